@@ -1,0 +1,46 @@
+"""The command line: options in, one call, print. No SQL, no arithmetic, nothing heavy at import.
+
+Exit codes: 0 done; 1 something is wrong with an input; 2 wrong usage; 4 the results file cannot
+be used; 130 interrupted, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lite_interp import __version__
+from lite_interp.cli import look, models, work
+from lite_interp.cli.options import OPTIONS
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Explain the latents of sparse autoencoders on this machine, and score how far the "
+    "explanations can be trusted. Results are one SQLite file.",
+    **OPTIONS,
+)
+models_app = typer.Typer(help="Models on this machine: list, fetch, verify.", **OPTIONS)
+for command in (work.demo, work.run, work.cache, work.explain, work.score, look.show, look.info):
+    app.command()(command)
+app.command("list")(look.list_latents)
+app.add_typer(models_app, name="models")
+models_app.command("list")(models.models_list)
+models_app.command("fetch")(models.models_fetch)
+models_app.command("verify")(models.models_verify)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    """Explain the latents of sparse autoencoders on this machine."""
+    if show:
+        typer.echo(f"lite-interp {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the command `lite-interp`."""
+    app(prog_name="lite-interp")

@@ -1,0 +1,168 @@
+"""Commands that write to a results file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lite_interp.cli.options import (
+    CacheId,
+    EngineContext,
+    EngineModel,
+    Latents,
+    Results,
+    Seed,
+    Threads,
+    parse_indices,
+)
+
+
+def demo(
+    results: Annotated[Path, typer.Option(help="Results file.")] = Path("demo.db"),
+    engine: Annotated[
+        str, typer.Option(help="Engine; smollm2-135m is the quick, weak one.")
+    ] = "qwen2.5-coder-1.5b-instruct",
+) -> None:
+    """The whole pipeline on the shipped example: 8 latents of a small model's layer 9."""
+    from lite_interp.demo import run_demo
+    from lite_interp.terminal import Terminal
+
+    typer.echo(run_demo(results, engine, Terminal()))
+
+
+def run(
+    study: Annotated[Path, typer.Argument(help="Study file (TOML).", show_default=False)],
+    results: Annotated[
+        Path | None, typer.Option(help="Results file; left out = beside the study file, .db.")
+    ] = None,
+) -> None:
+    """The whole pipeline from one study file; a second run goes on where the first stopped."""
+    from lite_interp.demo import print_results
+    from lite_interp.pipeline import run_study
+    from lite_interp.study import read_study
+    from lite_interp.terminal import Terminal
+
+    whole = read_study(study)
+    path = results or study.with_suffix(".db")
+    latents = run_study(path, whole, Terminal())
+    print_results(path, latents)
+
+
+def cache(
+    results: Results,
+    subject: Annotated[str, typer.Option(help="Installed model, Hub-layout folder or GGUF file.")],
+    coder: Annotated[str, typer.Option(help="Folder of the sparse coder.")],
+    corpus: Annotated[list[str], typer.Option(help="File or folder of text; may be repeated.")],
+    hookpoint: Annotated[str, typer.Option(help="Where it reads; empty = its files say.")] = "",
+    text_field: Annotated[str, typer.Option(help="Field of JSON lines with the text.")] = "text",
+    context: Annotated[int, typer.Option(help="Longest context, tokens.")] = 128,
+    bos: Annotated[
+        bool | None, typer.Option("--bos/--no-bos", help="BOS first; else as the tokenizer does.")
+    ] = None,
+    pack: Annotated[bool, typer.Option(help="Join documents in one context.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Read no more tokens; 0 = all.")] = 0,
+    force: Annotated[bool, typer.Option(help="Go on although the coder does not fit.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+) -> None:
+    """Corpus × subject × coder → firings. Goes on where it stopped."""
+    from lite_interp import study
+    from lite_interp.loading import CacheJob
+    from lite_interp.pipeline import cache_corpus
+    from lite_interp.terminal import Terminal
+
+    sections = study.parse_study(
+        {
+            "subject": {"model": subject, "device": device, "dtype": dtype},
+            "coder": {"path": coder, "hookpoint": hookpoint, "force": force},
+            "corpus": {
+                "paths": corpus,
+                "text_field": text_field,
+                "n_ctx": context,
+                "add_bos": bos,
+                "packed": pack,
+                "max_tokens": max_tokens,
+            },
+        },
+        "options",
+    )
+    cache_corpus(results, CacheJob(sections.subject, sections.coder, sections.corpus), Terminal())
+
+
+def explain(
+    results: Results,
+    explainer: Annotated[list[str] | None, typer.Option(help="token_list, llm; repeat.")] = None,
+    engine: EngineModel = "",
+    latents: Latents = "",
+    n: Annotated[int, typer.Option(help="How many latents to draw.")] = 8,
+    min_density: Annotated[float, typer.Option(help="Draw from latents this dense…")] = 0.0005,
+    max_density: Annotated[float, typer.Option(help="…to this dense.")] = 0.02,
+    sampler: Annotated[str, typer.Option(help="quantiles, top, random.")] = "quantiles",
+    width: Annotated[int, typer.Option(help="Tokens in a window.")] = 32,
+    shown: Annotated[int, typer.Option(help="Windows shown to the explainer.")] = 20,
+    active: Annotated[int, typer.Option(help="Activating windows kept for scoring.")] = 50,
+    silent: Annotated[int, typer.Option(help="Silent windows kept for scoring.")] = 50,
+    prompt: Annotated[str, typer.Option(help="Prompt name or .toml file.")] = "",
+    subject: Annotated[str, typer.Option(help="Subject, if it has moved since caching.")] = "",
+    n_ctx: EngineContext = 4096,
+    threads: Threads = 0,
+    seed: Seed = 0,
+    cache: CacheId = "",
+) -> None:
+    """Example sets → explanations, for the named latents or for some drawn by seed."""
+    from lite_interp import study
+    from lite_interp.pipeline import ExplainJob, explain_latents
+    from lite_interp.terminal import Terminal
+
+    job = ExplainJob(
+        seed,
+        study.LatentsSection(
+            indices=parse_indices(latents), n=n, min_density=min_density, max_density=max_density
+        ),
+        study.ExamplesSection(
+            width=width, sampler=sampler, n_shown=shown, n_active=active, n_silent=silent
+        ),
+        study.EngineSection(model=engine, n_ctx=n_ctx, n_threads=threads),
+        study.ExplainSection(explainers=tuple(explainer or ("llm",)), prompt=prompt),
+        subject,
+    )
+    explain_latents(results, cache, job, Terminal())
+
+
+def score(
+    results: Results,
+    scorers: Annotated[str, typer.Option(help="Names with commas.")] = "detection,embedding",
+    engine: EngineModel = "",
+    embedder: Annotated[str, typer.Option(help="Installed model or folder.")] = "all-minilm-l6-v2",
+    explainer: Annotated[
+        list[str] | None, typer.Option(help="Only explanations of these; repeat.")
+    ] = None,
+    latents: Latents = "",
+    controls: Annotated[
+        int, typer.Option(help="Other latents' explanations judged on the same windows: the null.")
+    ] = 4,
+    prompt: Annotated[str, typer.Option(help="Prompt name or .toml file for detection.")] = "",
+    n_ctx: EngineContext = 4096,
+    threads: Threads = 0,
+    cache: CacheId = "",
+) -> None:
+    """Scorers × explanations → verdicts and scores, each with its null."""
+    from lite_interp import study
+    from lite_interp.pipeline import ScoreJob, score_explanations
+    from lite_interp.terminal import Terminal
+
+    names = tuple(name.strip() for name in scorers.split(",") if name.strip())
+    job = ScoreJob(
+        study.EngineSection(model=engine, n_ctx=n_ctx, n_threads=threads),
+        study.ScoreSection(
+            scorers=names,
+            explainers=tuple(explainer or ()),
+            prompt=prompt,
+            embedder=embedder,
+            n_controls=controls,
+        ),
+        parse_indices(latents),
+    )
+    score_explanations(results, cache, job, Terminal())

@@ -1,0 +1,232 @@
+"""Corpora, caches, firings and statistics in the results file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlite_utils import Database
+
+from lite_interp import codec
+from lite_interp.db.file import add
+from lite_interp.errors import ResultsError, UsageError
+from lite_interp.records import ContextShard, Corpus, Firings, LatentStats
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """A cache, with what is needed to read from it."""
+
+    id: str
+    """Content id of corpus, subject, coder and settings."""
+    corpus: Corpus
+    """The corpus."""
+    subject_id: str
+    """Hash of the subject."""
+    subject_path: str
+    """Where the subject was when it was read."""
+    coder_id: str
+    """Hash of the coder."""
+    coder_name: str
+    """Name of the coder."""
+    hookpoint: str
+    """Where the coder reads."""
+    n_latents: int
+    """Width of the coder."""
+    n_counted: int | None
+    """Positions counted; None while the cache is not complete."""
+
+
+def store_corpus(db: Database, corpus: Corpus, shards: Iterable[ContextShard]) -> None:
+    """Store a corpus and its tokens, all or nothing."""
+    with db.atomic():
+        add(db, "corpora", asdict(corpus))
+        for shard in shards:
+            add(
+                db,
+                "context_shards",
+                {
+                    "corpus_id": corpus.id,
+                    "shard": shard.ordinal,
+                    "first_context": shard.first,
+                    "n_contexts": len(shard.lengths),
+                    "token_ids": codec.pack_contexts(shard.lengths, shard.token_ids),
+                },
+            )
+
+
+def has_corpus(db: Database, corpus_id: str) -> bool:
+    """Whether a corpus and its tokens are in the file."""
+    return bool(db.execute("select 1 from corpora where id = ?", [corpus_id]).fetchone())
+
+
+def load_corpus(db: Database, corpus_id: str) -> Corpus:
+    """A corpus by its id."""
+    row = next(db.query("select * from corpora where id = ?", [corpus_id]))
+    return Corpus(**{**row, "add_bos": bool(row["add_bos"]), "packed": bool(row["packed"])})
+
+
+def load_context_shard(db: Database, corpus_id: str, ordinal: int) -> ContextShard:
+    """One shard of a corpus."""
+    row = db.execute(
+        "select first_context, token_ids from context_shards where corpus_id = ? and shard = ?",
+        [corpus_id, ordinal],
+    ).fetchone()
+    lengths, token_ids = codec.unpack_contexts(row[1])
+    return ContextShard(ordinal, row[0], lengths, token_ids)
+
+
+def load_tokens(db: Database, corpus: Corpus) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The whole corpus: (n_contexts,) lengths and (n_contexts, n_ctx) token ids."""
+    rows = db.execute(
+        "select token_ids from context_shards where corpus_id = ? order by shard", [corpus.id]
+    )
+    parts = [codec.unpack_contexts(blob) for (blob,) in rows]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def pending_shards(db: Database, cache_id: str, corpus_id: str) -> list[int]:
+    """Shards of the corpus that this cache has not finished."""
+    rows = db.execute(
+        """select shard from context_shards where corpus_id = ? and shard not in
+           (select shard from cache_shards where cache_id = ?) order by shard""",
+        [corpus_id, cache_id],
+    )
+    return [shard for (shard,) in rows]
+
+
+def store_cache_shard(
+    db: Database, row: dict[str, Any], packed: Iterable[tuple[int, bytes]]
+) -> None:
+    """Store a shard of firings, all or nothing: its row, and a blob for each firing latent."""
+    with db.atomic():
+        add(db, "cache_shards", row)
+        db.conn.executemany(
+            "insert or ignore into firings (cache_id, shard, latent, packed) values (?, ?, ?, ?)",
+            ((row["cache_id"], row["shard"], latent, blob) for latent, blob in packed),
+        )
+
+
+def finish_cache(db: Database, cache_id: str, latents: Iterable[LatentStats]) -> None:
+    """Store the statistics of every latent and mark the cache as complete."""
+    with db.atomic():
+        for stats in latents:
+            add(
+                db,
+                "latents",
+                {"cache_id": cache_id, **asdict(stats), "histogram": list(stats.histogram)},
+            )
+        db.execute(
+            """update caches set
+               n_counted = (select sum(n_counted) from cache_shards where cache_id = :id),
+               n_masked = (select sum(value) from cache_shards, json_each(cache_shards.n_masked)
+                           where cache_id = :id)
+               where id = :id""",
+            {"id": cache_id},
+        )
+
+
+def counted_positions(db: Database, cache_id: str) -> int:
+    """Positions counted over the finished shards of a cache."""
+    row = db.execute("select sum(n_counted) from cache_shards where cache_id = ?", [cache_id])
+    return int(row.fetchone()[0] or 0)
+
+
+def load_caches(db: Database) -> list[CacheInfo]:
+    """Every cache in the file, in the order they were begun."""
+    rows = db.query(
+        """select caches.id, corpus_id, subject_id, coder_id, n_counted,
+                  coders.name as coder_name, hookpoint, n_latents,
+                  json_extract(subjects.provenance, '$.path') as subject_path
+           from caches join coders on coders.id = coder_id join subjects on subjects.id = subject_id
+           order by caches.rowid"""
+    )
+    return [CacheInfo(corpus=load_corpus(db, row.pop("corpus_id")), **row) for row in list(rows)]
+
+
+def the_cache(db: Database, wanted: str = "") -> CacheInfo:
+    """The complete cache that the user means: by the beginning of its id, or the only one.
+
+    Raises:
+        ResultsError: there is none, or it is not complete.
+        UsageError: there are several, or none of that id.
+    """
+    caches = load_caches(db)
+    if not caches:
+        raise ResultsError("the file holds no cache", "begin with `lite-interp cache`")
+    found = [cache for cache in caches if cache.id.removeprefix("b2:").startswith(wanted)]
+    if len(found) != 1:
+        names = ", ".join(
+            f"{cache.id[3:11]} ({cache.coder_name} on {cache.corpus.name})" for cache in caches
+        )
+        what = "several caches fit" if found else "no cache has an id that begins with"
+        raise UsageError(f"{what}: {wanted or 'any'}", f"name one with --cache; there is: {names}")
+    if found[0].n_counted is None:
+        raise ResultsError(
+            "the cache is not complete", "the same `lite-interp cache` command goes on with it"
+        )
+    return found[0]
+
+
+def iterate_firings(db: Database, cache: CacheInfo) -> Iterator[tuple[int, Firings]]:
+    """Every latent that fired, with its firings over all shards, one latent at a time."""
+    rows = db.execute(
+        """select latent, first_context, packed from firings
+           join context_shards using (shard)
+           where cache_id = ? and corpus_id = ? order by latent, shard""",
+        [cache.id, cache.corpus.id],
+    )
+    latent, parts = -1, []
+    for number, first, blob in rows:
+        if number != latent and parts:
+            yield latent, _join(parts, cache.corpus.n_ctx)
+            parts = []
+        latent = number
+        parts.append((first, blob))
+    if parts:
+        yield latent, _join(parts, cache.corpus.n_ctx)
+
+
+def load_firings(db: Database, cache: CacheInfo, latent: int) -> Firings:
+    """Where one latent fired; empty arrays if it never did."""
+    rows = db.execute(
+        """select first_context, packed from context_shards join firings
+           on firings.cache_id = ? and firings.shard = context_shards.shard and latent = ?
+           where corpus_id = ? order by firings.shard""",
+        [cache.id, latent, cache.corpus.id],
+    )
+    return _join(rows.fetchall(), cache.corpus.n_ctx)
+
+
+def _join(parts: list[tuple[int, bytes]], n_ctx: int) -> Firings:
+    places, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    for first, blob in parts:
+        place, value = codec.unpack_firings(blob)
+        places.append(place + first * n_ctx)
+        values.append(value)
+    place = np.concatenate(places)
+    return Firings(
+        (place // n_ctx).astype(np.int32), (place % n_ctx).astype(np.int32), np.concatenate(values)
+    )
+
+
+def load_latent(db: Database, cache_id: str, latent: int) -> LatentStats:
+    """Statistics of one latent of a complete cache."""
+    row = next(
+        db.query("select * from latents where cache_id = ? and latent = ?", [cache_id, latent])
+    )
+    del row["cache_id"]
+    return LatentStats(**{**row, "histogram": tuple(json.loads(row["histogram"]))})
+
+
+def latents_by_density(db: Database, cache_id: str, low: float, high: float) -> list[int]:
+    """Indices of the latents whose density lies between two bounds, in order of index."""
+    rows = db.execute(
+        "select latent from latents where cache_id = ? and density between ? and ? order by latent",
+        [cache_id, low, high],
+    )
+    return [latent for (latent,) in rows]

@@ -1,0 +1,98 @@
+"""The shipped example, and what `run` prints at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from lite_interp.data import data_folder
+from lite_interp.errors import ModelFileError
+from lite_interp.fetch import Progress as Fetched
+from lite_interp.fetch import fetch, installed
+from lite_interp.manifests import find_manifest
+from lite_interp.terminal import Terminal, duration
+
+BELIEF = (
+    "What to believe: a judge is only as good as the distance between its score and its null,\n"
+    "the same score for explanations of other latents. Where the interval of the difference\n"
+    "holds 0, the judge says nothing about these explanations, however good they read."
+)
+
+
+def fetch_models(names: Sequence[str], terminal: Terminal) -> None:
+    """Fetch the named models that are not installed, with a bar for each."""
+    for manifest in [find_manifest(name) for name in names]:
+        there = installed(manifest)
+        if there is not None:
+            terminal.say(f"{manifest.name}: installed at {there}")
+            continue
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        shown = terminal.console.is_terminal
+        with Progress(*columns, console=terminal.console, transient=True, disable=not shown) as bar:
+            task = bar.add_task(f"fetching {manifest.name}", total=manifest.size)
+
+            def tell(state: Fetched, bar: Progress = bar, task=task) -> None:
+                bar.update(task, completed=state.done)
+
+            path = fetch(manifest, tell)
+        terminal.say(f"{manifest.name}: fetched, hash right, at {path}")
+
+
+def run_demo(results: Path, engine: str, terminal: Terminal) -> str:
+    """The shipped study with the chosen engine and its table; returns what to read next."""
+    from lite_interp.estimate import estimate
+    from lite_interp.pipeline import run_study
+    from lite_interp.study import read_study
+
+    study = read_study(data_folder("models") / "demo" / "study.toml")
+    study = study.model_copy(update={"engine": study.engine.model_copy(update={"model": engine})})
+    for name, role in (
+        (study.subject.model, "subject"),
+        (engine, "engine"),
+        (study.score.embedder, "embedder"),
+    ):
+        if not Path(name).exists() and installed(find_manifest(name, role)) is None:
+            raise ModelFileError(
+                f"a model of the demo is not installed: {name}",
+                f"`lite-interp models fetch {name}` fetches it; `make demo` fetches them all",
+            )
+    started = time.monotonic()
+    seconds, loaded = estimate(study, terminal)
+    terminal.say(
+        f"estimate: {duration(seconds.total)} (reading {duration(seconds.cache)}, explaining "
+        f"{duration(seconds.explain)}, judging {duration(seconds.score)}); less if some is done"
+    )
+    latents = run_study(results, study, terminal, loaded)
+    print_results(results, latents)
+    terminal.say(f"done in {duration(time.monotonic() - started)}")
+    first = latents[0]
+    return (
+        f"\n{BELIEF}\n\nEverything is in {results}. Try next:\n"
+        f"  lite-interp show {results} {first}\n"
+        f"  lite-interp list {results} --sort detection --down --variant relative\n"
+        f"  lite-interp info {results}"
+    )
+
+
+def print_results(results: Path, latents: Sequence[int]) -> None:
+    """The table of the latents of a run, and the means over them."""
+    from lite_interp.analysis import summarise
+    from lite_interp.db.caches import load_caches
+    from lite_interp.db.file import read_results
+    from lite_interp.db.studies import load_scores
+    from lite_interp.view import latent_rows, latents_table, summary_lines
+
+    with read_results(results) as db:
+        cache = load_caches(db)[-1]
+        rows = [row for row in latent_rows(db, cache, "raw") if row["latent"] in latents]
+        scores = [row for row in load_scores(db, cache.id) if row["latent"] in latents]
+    console = Console(highlight=False, markup=False)
+    console.print()
+    console.print(latents_table(rows))
+    console.print()
+    for line in summary_lines(summarise(scores)):
+        console.print(line)

@@ -1,0 +1,80 @@
+"""Texts to unit vectors with a local sentence-transformers model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lite_interp.errors import EmbedderError, one_line
+from lite_interp.ids import content_id, hash_file
+
+
+class Embedder(Protocol):
+    """A model that gives each text a direction."""
+
+    id: str
+    name: str
+    provenance: Mapping[str, Any]
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, float32 (n, d)."""
+        ...
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model from a local folder."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the model.
+
+        Raises:
+            EmbedderError: no such folder, or no sentence-embedding model in it.
+        """
+        if not (path / "modules.json").is_file():
+            raise EmbedderError(
+                f"no sentence-embedding model: {one_line(path)}",
+                "a folder with modules.json is wanted, as sentence-transformers writes it",
+            )
+        # Importing it takes seconds, and only a run that embeds should wait for them.
+        import sentence_transformers
+
+        logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+        try:
+            self._model = sentence_transformers.SentenceTransformer(
+                str(path), local_files_only=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise EmbedderError(
+                f"not readable as a sentence-embedding model: {one_line(path)}: {one_line(error)}",
+                "`lite-interp models verify` checks the models that were fetched",
+            ) from error
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.is_file() and file.suffix in (".json", ".safetensors", ".bin", ".txt")
+        )
+        hashes = {str(file.relative_to(path)): hash_file(file) for file in files}
+        self.id = content_id(["embedder", hashes])
+        self.name = path.name
+        self.provenance = {
+            "path": str(path),
+            "files": hashes,
+            "device": str(self._model.device),
+            "sentence_transformers": sentence_transformers.__version__,
+        }
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, float32 (n, d); texts longer than the model reads are cut by it."""
+        vectors = self._model.encode(
+            list(texts),
+            batch_size=64,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
+        return np.asarray(vectors, np.float32)

@@ -1,0 +1,91 @@
+"""From a GGUF file to an engine: look at the file, load it, test it on a handful of tokens."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from lite_interp.engine import EngineSettings, engine_id
+from lite_interp.engine.batched import BatchedEngine, Tokenizer
+from lite_interp.engine.chat import Chat
+from lite_interp.engine.gguf_file import check_engine, read_header
+from lite_interp.engine.llama import LlamaMachine
+from lite_interp.engine.plan import Limits
+from lite_interp.engine.sequences import Sequences
+from lite_interp.errors import EngineError
+from lite_interp.ids import hash_file
+
+TOLERANCE = 0.25
+"""Greatest difference that a neighbour may make, in standard deviations of the logits."""
+
+
+def open_llama(path: Path, settings: EngineSettings) -> BatchedEngine:
+    """Open a GGUF model; raises `EngineError` if it cannot be used."""
+    header = read_header(path)
+    check_engine(path, header)
+    n_train = header.metadata.get(f"{header.architecture}.context_length") or settings.n_ctx
+    n_ctx = min(settings.n_ctx, n_train)
+    settings = replace(
+        settings,
+        n_ctx=n_ctx,
+        n_cells=max(n_ctx, settings.n_cells or 2 * n_ctx + settings.n_batch),
+        n_threads=settings.n_threads or physical_cores(),
+    )
+    sha256 = hash_file(path)
+    machine = LlamaMachine(path, settings)
+    try:
+        limits = Limits(machine.n_batch, settings.n_parallel, machine.n_outputs, settings.n_cells)
+        sequences = Sequences(machine, limits)
+        self_test(sequences, machine.tokenizer)
+        source = header.metadata.get("tokenizer.chat_template")
+        chat = Chat(source, machine.tokenizer)
+        provenance = {
+            "id": engine_id(sha256, settings.asked()),
+            "name": header.metadata.get("general.name") or path.stem,
+            "file": path.name,
+            "sha256": sha256,
+            "settings": asdict(settings),
+            "architecture": header.architecture,
+            "chat_template": source,
+            **machine.facts,
+        }
+        return BatchedEngine(sequences, machine.tokenizer, chat, n_ctx, provenance)
+    except BaseException:
+        machine.close()
+        raise
+
+
+def self_test(sequences: Sequences, tokenizer: Tokenizer) -> None:
+    """Hold that neighbours in one call do not touch each other, on a handful of tokens.
+
+    A build of llama.cpp whose structures differ from what llama-cpp-python expects gives wrong
+    numbers silently; this is what would show it.
+    """
+    first, second = tokenizer.going_on("x")[:1] or [0], tokenizer.going_on("1")[:1] or [1]
+    items = [second, first + second]
+    sequences.hold(first, 0)
+    ends = [len(item) - 1 for item in items]
+    together = [rows[-1].copy() for _, _, rows in sequences.evaluate(items, ends)]
+    for item, end, expected in zip(items, ends, together, strict=True):
+        (alone,) = [rows[-1].copy() for _, _, rows in sequences.evaluate([item], [end])]
+        difference = float(np.abs(alone - expected).max())
+        if not difference <= TOLERANCE * float(alone.std()):
+            raise EngineError(
+                f"llama.cpp gives other numbers for the same tokens: they differ by {difference:g}",
+                "install another version of llama-cpp-python, or another build of it",
+            )
+    sequences.reset()
+    sequences.n_evaluated = 0
+
+
+def physical_cores() -> int:
+    """Cores without counting hardware threads twice, as far as the system tells."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    cores = set()
+    for cpu in usable:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text() if siblings.is_file() else cpu)
+    return len(cores) or (os.cpu_count() or 1)

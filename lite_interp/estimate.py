@@ -1,0 +1,83 @@
+"""How long a study will take on this machine, measured on a small sample before it starts."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from lite_interp import study
+from lite_interp.documents import Skips
+from lite_interp.engine import Engine, open_engine
+from lite_interp.explain import find_explainer
+from lite_interp.fetch import model_path
+from lite_interp.loading import CacheJob, Loaded, Reporter, load_job, open_stream
+from lite_interp.records import Sampling
+from lite_interp.score import find_scorer
+
+INSTRUCTION_TOKENS = 60
+"""Tokens of an explaining or judging prompt beside its windows, about."""
+QUESTION_TOKENS = 6
+"""Tokens behind a judged window, about."""
+ANSWER_TOKENS = 20
+"""Tokens of an explanation, about."""
+SAMPLE_TOKENS = 512
+SAMPLE_WRITTEN = 12
+
+
+class Estimate(NamedTuple):
+    """Seconds that each stage will take if nothing is done yet."""
+
+    cache: float
+    """Reading the corpus."""
+    explain: float
+    """Explaining."""
+    score: float
+    """Judging with the engine; the embedder takes seconds."""
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return sum(self)
+
+
+def estimate(whole: study.Study, tell: Reporter) -> tuple[Estimate, Loaded]:
+    """Time a sample of each kind of work; gives back the loaded models for the run itself."""
+    asked = [name for name in whole.explain.explainers if find_explainer(name).prompt]
+    judged = [name for name in whole.score.scorers if find_scorer(name).needs == "engine"]
+    explain_seconds = score_seconds = 0.0
+    if asked or judged:
+        path = model_path(whole.engine.model, "engine")
+        tell.say(f"timing the engine {path.name}")
+        with open_engine(path, study.engine_settings(whole.engine)) as engine:
+            read, written = _engine_speed(engine)
+        examples = whole.examples
+        shown = examples.n_shown * (1.4 * examples.width) + 2 * INSTRUCTION_TOKENS
+        answer = shown / read + ANSWER_TOKENS / written
+        explain_seconds = whole.latents.n * len(asked) * answer
+        windows = examples.n_active + examples.n_silent
+        trial = windows * (examples.width + QUESTION_TOKENS) + INSTRUCTION_TOKENS
+        n_trials = whole.latents.n * len(whole.explain.explainers) * (1 + whole.score.n_controls)
+        score_seconds = n_trials * len(judged) * trial / read
+    job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
+    loaded = load_job(job, tell)
+    stream = open_stream(job, loaded.tokenizer, Skips())
+    n_tokens = sum(int(shard.lengths.sum()) for shard in stream)
+    cache_seconds = n_tokens / loaded.sample.tokens_per_second
+    return Estimate(cache_seconds, explain_seconds, score_seconds), loaded
+
+
+def _engine_speed(engine: Engine) -> tuple[float, float]:
+    """Tokens a second when judging windows, and when writing."""
+    text = " ".join(f"the {number}th house on the hill" for number in range(SAMPLE_TOKENS))
+    tokens = engine.tokenize(text)[:SAMPLE_TOKENS]
+    prefix, rest = tokens[:32], tokens[32:]
+    suffixes = [rest[start : start + 40] for start in range(0, len(rest), 40)]
+    engine.answers(prefix, suffixes[:1], [[tokens[0]]])
+    started, before = time.perf_counter(), engine.n_evaluated
+    engine.answers(prefix, suffixes, [[tokens[0]]])
+    read = (engine.n_evaluated - before) / (time.perf_counter() - started)
+    engine.generate([prefix], Sampling(1))
+    started, before = time.perf_counter(), engine.n_written
+    engine.generate([prefix], Sampling(SAMPLE_WRITTEN))
+    n_written = max(1, engine.n_written - before)
+    return read, n_written / (time.perf_counter() - started)

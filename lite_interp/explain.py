@@ -1,0 +1,202 @@
+"""Example set to explanation: what to ask, and how to read what comes back.
+
+Each explainer is two pure functions, `ask` and `read`, joined by `explain`; one that needs no
+engine is a single function.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lite_interp.engine import Engine, EngineFailure
+from lite_interp.errors import UsageError, nearest
+from lite_interp.ids import content_id
+from lite_interp.prompts import Message, Prompt
+from lite_interp.records import ExampleSet, Explanation, Sampling
+from lite_interp.render import marked_text, marked_tokens, one_row
+
+LONGEST = 400
+"""Characters of an explanation; a longer answer is a failure, kept raw."""
+
+
+class Answer(NamedTuple):
+    """An explanation, or the reason why there is none."""
+
+    text: str | None
+    """The explanation."""
+    raw: str
+    """The whole answer."""
+    failure: str | None
+    """`no_windows`, `empty`, `too_long`, or `engine: …`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explainer:
+    """One way to explain."""
+
+    name: str
+    """Name in EXPLAINERS."""
+    description: str
+    """One sentence for the documentation."""
+    prompt: str | None
+    """Prompt file it uses unless another is named; None if it asks no engine."""
+    settings: Mapping[str, Any]
+    """Numbers that change the answer; they go into the explanation's id."""
+    explain: Callable[[ExampleSet, Engine | None, Prompt | None, Mapping[str, Any]], Answer]
+    """From example set to answer."""
+
+
+def token_shares(examples: ExampleSet) -> list[tuple[str, float]]:
+    """Tokens of the shown windows by their share of all activation, greatest first.
+
+    Spelling variants (case, space before) count as one and are written as the commonest.
+    """
+    totals: dict[str, float] = defaultdict(float)
+    spellings: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for window, _, _ in examples.shown:
+        for token, value in zip(window.tokens, window.values, strict=True):
+            word = one_row(token).strip()
+            if value > 0 and word:
+                totals[word.lower()] += float(value)
+                spellings[word.lower()][word] += float(value)
+    whole = sum(totals.values()) or 1.0
+    ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        (max(spellings[word], key=spellings[word].__getitem__), total / whole)
+        for word, total in ranked
+    ]
+
+
+def list_tokens(
+    examples: ExampleSet, engine: Engine | None, prompt: Prompt | None, settings: Mapping[str, Any]
+) -> Answer:
+    """The most telling tokens, no engine asked: the floor that an explainer has to beat."""
+    shares = token_shares(examples)
+    if not shares:
+        return Answer(None, "", "no_windows")
+    words = [word for word, share in shares[: settings["n_tokens"]] if share >= 0.02]
+    text = "fires on: " + ", ".join(words or [shares[0][0]])
+    return Answer(text, text, None)
+
+
+def ask(examples: ExampleSet, prompt: Prompt, n_words: int) -> tuple[Message, ...]:
+    """The question put to an engine: numbered excerpts with marks, and the marked words."""
+    excerpts = "\n".join(
+        f"{number}. {marked_text(window).strip()}"
+        for number, (window, _, _) in enumerate(examples.shown, 1)
+    )
+    words = ", ".join(marked_words(examples)[:n_words])
+    values = {"excerpts": excerpts, "words": words}
+    return prompt.fill(**{name: values[name] for name in prompt.variables})
+
+
+def marked_words(examples: ExampleSet) -> list[str]:
+    """The distinct marked stretches of the shown windows, by how much activation they carry."""
+    totals: dict[str, float] = defaultdict(float)
+    for window, _, _ in examples.shown:
+        marked = marked_tokens(window.values, 0.3)
+        run, total = "", 0.0
+        for token, value, is_marked in zip(
+            [*window.tokens, ""], [*window.values, 0.0], [*marked, False], strict=True
+        ):
+            if is_marked:
+                run, total = run + token, total + float(value)
+            elif run:
+                totals[one_row(run).strip()] += total
+                run, total = "", 0.0
+    totals.pop("", None)
+    return sorted(totals, key=lambda word: (-totals[word], word))
+
+
+def read(raw: str) -> Answer:
+    """The explanation in an engine's answer: its first line with words in it, tidied."""
+    line = next((line for line in raw.splitlines() if re.search(r"\w", line)), "")
+    text = re.sub(r"\s+", " ", one_row(line)).strip(" *\"'`“”").rstrip(".")
+    if not text:
+        return Answer(None, raw, "empty")
+    return Answer(text, raw, None) if len(text) <= LONGEST else Answer(None, raw, "too_long")
+
+
+def ask_engine(
+    examples: ExampleSet, engine: Engine | None, prompt: Prompt | None, settings: Mapping[str, Any]
+) -> Answer:
+    """An engine reads marked excerpts and goes on from a begun answer."""
+    if engine is None or prompt is None:
+        raise ValueError("the explainer `llm` needs an engine and a prompt")
+    if not examples.shown:
+        return Answer(None, "", "no_windows")
+    tokens = engine.chat(ask(examples, prompt, settings["n_words"]), prompt.begun_answer)
+    how = Sampling(settings["max_tokens"], settings["temperature"], settings["seed"], ("\n",))
+    try:
+        generation = engine.generate([[*tokens.prefix, *tokens.rest]], how, tokens.root)[0]
+    except EngineFailure as failure:
+        return Answer(None, "", f"engine: {failure}")
+    return read(generation.text)
+
+
+EXPLAINERS = {
+    explainer.name: explainer
+    for explainer in (
+        Explainer(
+            "token_list",
+            "The tokens that carry the most activation; asks no engine.",
+            None,
+            {"n_tokens": 8},
+            list_tokens,
+        ),
+        Explainer(
+            "llm",
+            "An engine reads numbered excerpts with marks and says what the marks share.",
+            "explain/small",
+            {"max_tokens": 48, "temperature": 0.0, "seed": 0, "n_words": 24},
+            ask_engine,
+        ),
+    )
+}
+
+
+def find_explainer(name: str) -> Explainer:
+    """An explainer by name, or a one-line error with what was perhaps meant."""
+    if name not in EXPLAINERS:
+        raise UsageError(f"no explainer is named: {name}", nearest(name, EXPLAINERS))
+    return EXPLAINERS[name]
+
+
+def explanation_id(
+    example_set_id: str, explainer: Explainer, prompt: Prompt | None, engine_id: str | None
+) -> str:
+    """Name of an explanation: everything that was asked, nothing of the answer."""
+    return content_id(
+        [
+            "explanation",
+            example_set_id,
+            explainer.name,
+            prompt.id if prompt else None,
+            engine_id,
+            dict(explainer.settings),
+        ]
+    )
+
+
+def explain(
+    examples: ExampleSet, explainer: Explainer, prompt: Prompt | None, engine: Engine | None
+) -> Explanation:
+    """Explain one latent from its shown windows."""
+    engine_id = engine.id if engine and explainer.prompt else None
+    answer = explainer.explain(examples, engine, prompt, explainer.settings)
+    return Explanation(
+        explanation_id(examples.id, explainer, prompt, engine_id),
+        examples.latent,
+        examples.id,
+        explainer.name,
+        prompt.id if prompt else None,
+        engine_id,
+        dict(explainer.settings),
+        answer.text,
+        answer.raw,
+        answer.failure,
+    )

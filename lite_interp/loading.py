@@ -1,0 +1,139 @@
+"""Subject, coder and corpus from what the user names, checked against each other.
+
+Nothing here writes: whatever cannot work is refused before a results file is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+from lite_interp import study
+from lite_interp.cache import CacheSettings, FitSample, Site, sample_fit
+from lite_interp.corpus import ContextStream, build_contexts, corpus_record
+from lite_interp.documents import Skips, read_documents
+from lite_interp.errors import CoderError, one_line
+from lite_interp.fetch import model_path
+from lite_interp.ids import content_id
+from lite_interp.records import Corpus
+from lite_interp.sae import SparseCoder, check_fits, load_coder, refuse_bad_fit
+from lite_interp.subject import Subject, load_subject
+from lite_interp.tokenizer import Tokenizer, load_tokenizer
+
+Item = TypeVar("Item")
+
+
+class Reporter(Protocol):
+    """Who is told what happens."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+
+    def track(self, items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+        """The items, while a bar shows how many of the total went by."""
+        ...
+
+
+class CacheJob(NamedTuple):
+    """What a cache is made from, as the user names it."""
+
+    subject: study.SubjectSection
+    coder: study.CoderSection
+    corpus: study.CorpusSection
+    settings: study.CacheSection = study.CacheSection()
+
+
+class Loaded(NamedTuple):
+    """Subject and coder in memory, checked against each other on the corpus."""
+
+    subject: Subject
+    tokenizer: Tokenizer
+    coder: SparseCoder
+    site: Site
+    sample: FitSample
+    settings: CacheSettings
+
+
+def load_job(job: CacheJob, tell: Reporter) -> Loaded:
+    """Load subject and coder and refuse what cannot work; writes nothing.
+
+    Raises:
+        LiteInterpError: whatever is wrong with subject, hookpoint, coder or corpus.
+    """
+    path = model_path(job.subject.model, "subject")
+    coder = load_coder(Path(job.coder.path))
+    tokenizer = load_tokenizer(path)
+    first = iter(open_stream(job, tokenizer, Skips()))
+    shard = next(first)
+    tell.say(f"loading the subject {path.name}")
+    subject = load_subject(path, device=job.subject.device, dtype=job.subject.dtype)
+    site = _site(subject, coder, job.coder.hookpoint, tokenizer.special_ids)
+    coder = coder.to(subject.device)
+    sample = sample_fit(chain([shard], first), subject, coder, site)
+    fit = sample.fit
+    tell.say(
+        f"coder {coder_name(coder)}: {coder.n_latents:,} latents at {site.reads}; "
+        f"FVU {fit.fvu:.3f}, L0 {fit.l0:.1f} on {fit.n_tokens:,} tokens"
+    )
+    try:
+        for warning in refuse_bad_fit(fit, coder):
+            tell.say(f"warning: {warning}")
+    except CoderError as error:
+        if not job.coder.force:
+            raise CoderError(str(error), f"{error.hint}; --force goes on all the same") from None
+        tell.say(f"warning: {error}")
+    return Loaded(subject, tokenizer, coder, site, sample, study.cache_settings(job.settings))
+
+
+def _site(subject: Subject, coder: SparseCoder, named: str, special_ids: frozenset[int]) -> Site:
+    """Where the coder belongs: as its files say, or where the user names what it reads."""
+    reads = subject.resolve(named or coder.reads)
+    writes = subject.resolve(coder.writes) if coder.is_transcoder else reads
+    check_fits(coder, f"{subject.name} {reads}", subject.width(reads), subject.width(writes))
+    return Site(reads, writes, special_ids)
+
+
+def coder_name(coder: SparseCoder) -> str:
+    """What people call a coder: the last two parts of its folder."""
+    return "/".join(Path(str(coder.provenance["path"])).parts[-2:])
+
+
+def open_stream(job: CacheJob, tokenizer: Tokenizer, skips: Skips) -> ContextStream:
+    """The corpus of a job as shards of contexts."""
+    add_bos = tokenizer.adds_bos if job.corpus.add_bos is None else job.corpus.add_bos
+    documents = read_documents(
+        [Path(path) for path in job.corpus.paths], job.corpus.text_field, skips
+    )
+    return build_contexts(
+        documents,
+        tokenizer.encode_many,
+        tokenizer.bos_id,
+        study.corpus_settings(job.corpus, add_bos=add_bos),
+        tokenizer.bos_id,
+    )
+
+
+def read_corpus(job: CacheJob, tokenizer: Tokenizer, tell: Reporter) -> Corpus:
+    """Read the whole corpus once, to know its name and size before anything is written."""
+    skips = Skips()
+    stream = open_stream(job, tokenizer, skips)
+    for _ in stream:
+        pass
+    name = job.corpus.name or Path(job.corpus.paths[0]).name
+    corpus = corpus_record(
+        one_line(name), tokenizer.hash, stream.settings, stream.totals, skips.total
+    )
+    tell.say(
+        f"corpus {corpus.name}: {corpus.n_tokens:,} tokens in {corpus.n_contexts:,} contexts "
+        f"of {corpus.n_documents:,} documents"
+    )
+    if skips.total:
+        tell.say(f"left out: {skips}")
+    return corpus
+
+
+def coder_id(loaded: Loaded) -> str:
+    """Name of a coder: its weights and where it reads."""
+    return content_id(["coder", loaded.coder.hash, str(loaded.site.reads)])

@@ -1,0 +1,324 @@
+"""The pipeline of one results file: load the models, run the stages, say what happens.
+
+cache_corpus → explain_latents → score_explanations         each goes on where it stopped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlite_utils import Database
+
+from lite_interp import analysis, stages, study
+from lite_interp.cache import Reader, cache_id
+from lite_interp.db import caches, studies
+from lite_interp.db.caches import CacheInfo
+from lite_interp.db.file import add
+from lite_interp.db.runs import open_run
+from lite_interp.documents import Skips
+from lite_interp.embedder import Embedder, SentenceEmbedder
+from lite_interp.engine import Engine, open_engine
+from lite_interp.errors import SubjectError, UsageError, one_line
+from lite_interp.explain import Explainer, find_explainer
+from lite_interp.fetch import model_path
+from lite_interp.ids import generator
+from lite_interp.loading import (
+    CacheJob,
+    Loaded,
+    Reporter,
+    coder_id,
+    coder_name,
+    load_job,
+    open_stream,
+    read_corpus,
+)
+from lite_interp.prompts import Prompt, load_prompt
+from lite_interp.records import ExampleSet, Explanation
+from lite_interp.score import Scorer, Tools, find_scorer
+from lite_interp.tokenizer import load_tokenizer
+
+
+def cache_corpus(results: Path, job: CacheJob, tell: Reporter, loaded: Loaded | None = None) -> str:
+    """Corpus × subject × coder → firings in the file; returns the cache's id.
+
+    Args:
+        results: the results file; made if it is not there.
+        job: what to cache.
+        tell: who is told.
+        loaded: the models, if they are in memory already.
+    """
+    loaded = loaded or load_job(job, tell)
+    corpus = read_corpus(job, loaded.tokenizer, tell)
+    subject = loaded.subject
+    dtype = str(subject.dtype).removeprefix("torch.")
+    name = cache_id(corpus.id, subject.hash, coder_id(loaded), loaded.settings, f"{dtype}→float32")
+    with open_run(results, "cache", create=True) as db:
+        _store_models(db, loaded)
+        if not caches.has_corpus(db, corpus.id):
+            caches.store_corpus(db, corpus, open_stream(job, loaded.tokenizer, Skips()))
+        row = {
+            "id": name,
+            "corpus_id": corpus.id,
+            "subject_id": subject.hash,
+            "coder_id": coder_id(loaded),
+            "settings": {**asdict(loaded.settings), "dtype": dtype, "encode_dtype": "float32"},
+        }
+        add(db, "caches", row)
+        reader = Reader(
+            subject, loaded.coder, loaded.site, loaded.settings, loaded.sample.median_norm
+        )
+        shards = caches.pending_shards(db, name, corpus.id)
+        for _ in tell.track(
+            stages.cache_shards(db, name, corpus.id, shards, reader), len(shards), "caching"
+        ):
+            pass
+        cache = next(found for found in caches.load_caches(db) if found.id == name)
+        if cache.n_counted is None:
+            tell.say("counting the firings of each latent")
+            stages.finish_cache(db, cache)
+    return name
+
+
+def _store_models(db: Database, loaded: Loaded) -> None:
+    subject, coder = loaded.subject, loaded.coder
+    add(
+        db,
+        "subjects",
+        {
+            "id": subject.hash,
+            "name": subject.name,
+            "architecture": subject.architecture,
+            "d_model": subject.d_model,
+            "provenance": dict(subject.provenance),
+        },
+    )
+    add(
+        db,
+        "coders",
+        {
+            "id": coder_id(loaded),
+            "name": coder_name(coder),
+            "format": coder.format,
+            "hookpoint": str(loaded.site.reads),
+            "activation": coder.activation,
+            "k": coder.k,
+            "d_in": coder.d_in,
+            "n_latents": coder.n_latents,
+            "fit": {**loaded.sample.fit._asdict(), "median_norm": loaded.sample.median_norm},
+            "provenance": dict(coder.provenance),
+        },
+    )
+
+
+class ExplainJob(NamedTuple):
+    """Which latents are explained, from what, by whom."""
+
+    seed: int
+    latents: study.LatentsSection
+    examples: study.ExamplesSection
+    engine: study.EngineSection
+    explain: study.ExplainSection
+    subject: str = ""
+    """Where the subject is now, if not where it was when the cache was made."""
+
+
+def explain_latents(results: Path, wanted: str, job: ExplainJob, tell: Reporter) -> list[int]:
+    """Explain latents of a cache; returns their indices.
+
+    Args:
+        results: the results file.
+        wanted: beginning of the cache's id; empty if there is only one.
+        job: what to explain, and how.
+        tell: who is told.
+    """
+    explainers = [find_explainer(name) for name in job.explain.explainers]
+    asks = [_prompt_of(explainer, job.explain.prompt) for explainer in explainers]
+    with open_run(results, "explain") as db:
+        cache = caches.the_cache(db, wanted)
+        latents = choose_latents(db, cache, job.latents, job.seed)
+        examples = _examples(db, cache, latents, job, tell)
+        engine = _engine(job.engine, tell) if any(asks) else None
+        try:
+            for explainer, prompt in zip(explainers, asks, strict=True):
+                _explain(db, cache, examples, explainer, prompt, engine, tell)
+        finally:
+            if engine is not None:
+                engine.close()
+    return latents
+
+
+def _explain(
+    db: Database,
+    cache: CacheInfo,
+    examples: Sequence[ExampleSet],
+    explainer: Explainer,
+    prompt: Prompt | None,
+    engine: Engine | None,
+    tell: Reporter,
+) -> None:
+    asked = engine if prompt else None
+    _store_tools(db, Tools(engine=asked, prompt=prompt))
+    engine_id = asked.id if asked else None
+    work = stages.pending_explanations(db, examples, explainer, prompt, engine_id)
+    done = stages.write_explanations(db, cache, work, asked)
+    for _ in tell.track(done, len(work.examples), f"explaining ({explainer.name})"):
+        pass
+
+
+def _prompt_of(explainer: Explainer, wanted: str) -> Prompt | None:
+    return load_prompt(wanted or explainer.prompt) if explainer.prompt else None
+
+
+def _engine(section: study.EngineSection, tell: Reporter) -> Engine:
+    if not section.model:
+        raise UsageError("no engine is named", "name a model or a GGUF file: --engine")
+    path = model_path(section.model, "engine")
+    tell.say(f"loading the engine {path.name}")
+    return open_engine(path, study.engine_settings(section))
+
+
+def _store_tools(db: Database, tools: Tools) -> None:
+    engine, embedder, prompt = tools.engine, tools.embedder, tools.prompt
+    if engine:
+        row = {"id": engine.id, "name": engine.name, "provenance": dict(engine.provenance)}
+        add(db, "engines", row)
+    if embedder:
+        row = {"id": embedder.id, "name": embedder.name, "provenance": dict(embedder.provenance)}
+        add(db, "embedders", row)
+    if prompt:
+        add(db, "prompts", {"id": prompt.id, "name": prompt.name, "text": prompt.model_dump()})
+
+
+def choose_latents(
+    db: Database, cache: CacheInfo, section: study.LatentsSection, seed: int
+) -> list[int]:
+    """The latents that are named, or as many as wanted drawn by seed from a range of density.
+
+    A greater number with the same seed keeps those that a smaller one drew.
+    """
+    absent = [index for index in section.indices if not 0 <= index < cache.n_latents]
+    if absent:
+        raise UsageError(
+            f"no such latent: {absent[0]}", f"the coder has 0 to {cache.n_latents - 1}"
+        )
+    if section.indices:
+        return sorted(set(section.indices))
+    pool = caches.latents_by_density(db, cache.id, section.min_density, section.max_density)
+    if not pool:
+        raise UsageError(
+            f"no latent has a density between {section.min_density} and {section.max_density}",
+            "`lite-interp list --sort density` shows what there is",
+        )
+    return [int(latent) for latent in generator(seed, "latents").permutation(pool)[: section.n]]
+
+
+def _examples(
+    db: Database, cache: CacheInfo, latents: Sequence[int], job: ExplainJob, tell: Reporter
+) -> list[ExampleSet]:
+    tokenizer = load_tokenizer(job.subject or cache.subject_path)
+    if tokenizer.hash != cache.corpus.tokenizer_hash:
+        raise SubjectError(
+            f"another tokenizer than the one that cut the corpus: {one_line(tokenizer.name)}",
+            "name the subject of this file: --subject",
+        )
+    settings = study.draw_settings(job.examples)
+    source = stages.open_source(db, cache, tokenizer, settings.width)
+    drawn = stages.draw_examples(db, cache, source, latents, settings, job.seed)
+    few = [str(examples.latent) for examples in drawn if len(examples.shown) < 3]
+    if few:
+        tell.say(f"fewer than 3 windows to show for latents {', '.join(few)}")
+    return drawn
+
+
+class ScoreJob(NamedTuple):
+    """Which explanations are scored, and by whom."""
+
+    engine: study.EngineSection
+    score: study.ScoreSection
+    latents: Sequence[int] = ()
+    """Only explanations of these; empty = of all."""
+
+
+def score_explanations(results: Path, wanted: str, job: ScoreJob, tell: Reporter) -> None:
+    """Judge explanations on their windows, with controls, and compute the scores.
+
+    Args:
+        results: the results file.
+        wanted: beginning of the cache's id; empty if there is only one.
+        job: what to score, and how.
+        tell: who is told.
+    """
+    scorers = [find_scorer(name) for name in job.score.scorers]
+    for name in job.score.explainers:
+        find_explainer(name)
+    with open_run(results, "score") as db:
+        cache = caches.the_cache(db, wanted)
+        explanations = _wanted_explanations(db, cache, job)
+        for scorer in scorers:
+            tools = _tools(scorer, job, tell)
+            try:
+                _store_tools(db, tools)
+                work = stages.pending_trials(db, explanations, scorer, tools, job.score.n_controls)
+                done = stages.write_trials(db, work, scorer, tools)
+                for _ in tell.track(done, len(work), f"scoring ({scorer.name})"):
+                    pass
+            finally:
+                if tools.engine is not None:
+                    tools.engine.close()
+        analysis.write_scores(db, cache.id)
+
+
+def _wanted_explanations(db: Database, cache: CacheInfo, job: ScoreJob) -> list[Explanation]:
+    found = [
+        explanation
+        for explanation in studies.load_explanations(db, cache.id)
+        if (not job.latents or explanation.latent in job.latents)
+        and (not job.score.explainers or explanation.explainer in job.score.explainers)
+    ]
+    if not found:
+        raise UsageError("there is no explanation to score", "begin with `lite-interp explain`")
+    return found
+
+
+def _tools(scorer: Scorer, job: ScoreJob, tell: Reporter) -> Tools:
+    prompt = load_prompt(job.score.prompt or scorer.prompt) if scorer.prompt else None
+    if scorer.needs == "engine":
+        return Tools(engine=_engine(job.engine, tell), prompt=prompt)
+    return Tools(embedder=_embedder(job.score.embedder), prompt=prompt)
+
+
+def _embedder(name: str) -> Embedder:
+    return SentenceEmbedder(model_path(name, "embedder"))
+
+
+def run_study(
+    results: Path, whole: study.Study, tell: Reporter, loaded: Loaded | None = None
+) -> list[int]:
+    """The whole pipeline; a second run goes on where the first stopped. Returns the latents."""
+    _check_names(whole)
+    job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
+    name = cache_corpus(results, job, tell, loaded)
+    wanted = name.removeprefix("b2:")
+    explain_job = ExplainJob(whole.seed, whole.latents, whole.examples, whole.engine, whole.explain)
+    latents = explain_latents(results, wanted, explain_job, tell)
+    section = whole.score
+    if not section.explainers:
+        section = section.model_copy(update={"explainers": whole.explain.explainers})
+    score_explanations(results, wanted, ScoreJob(whole.engine, section, latents), tell)
+    return latents
+
+
+def _check_names(whole: study.Study) -> None:
+    """Refuse at the start what would only fail in the last stage."""
+    scorers = [find_scorer(name) for name in whole.score.scorers]
+    explainers = [find_explainer(name) for name in whole.explain.explainers]
+    needs_engine = any(explainer.prompt for explainer in explainers)
+    if needs_engine or any(scorer.needs == "engine" for scorer in scorers):
+        if not whole.engine.model:
+            raise UsageError("no engine is named", "set `model` in [engine]")
+        model_path(whole.engine.model, "engine")
+    if any(scorer.needs == "embedder" for scorer in scorers):
+        model_path(whole.score.embedder, "embedder")

@@ -1,0 +1,152 @@
+"""Prompt files: strict templates whose variables are filled with text that nobody trusts.
+
+A prompt file is TOML with `name`, `description`, `begun_answer` and a list of `messages`, each
+with a `role` and a `text` in which `$variable` stands for a value. A value is kept apart from
+the template as a `Piece` of its own, so that an engine can tokenise it as plain text: nothing
+in a corpus or an explanation can end the prompt's quoted part.
+"""
+
+from __future__ import annotations
+
+import string
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lite_interp.data import data_folder
+from lite_interp.errors import UsageError, nearest, one_line
+from lite_interp.ids import content_id
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Piece(NamedTuple):
+    """A stretch of a message."""
+
+    text: str
+    """The text."""
+    trusted: bool
+    """Whether it comes from a prompt file; all else is tokenised as plain text."""
+
+
+class Message(NamedTuple):
+    """One turn of a chat."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    pieces: tuple[Piece, ...]
+    """Its text, template and values in turn."""
+
+    @property
+    def text(self) -> str:
+        """The whole text of the turn."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    role: str
+    text: str
+
+
+class Prompt(BaseModel):
+    """One prompt file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """Name: its file's name without the ending."""
+    description: str
+    """One sentence: what for, and what it was tried with."""
+    messages: tuple[_Message, ...]
+    """The turns of the chat, with `$variables`."""
+    begun_answer: str = ""
+    """Words put into the engine's mouth; it goes on from there."""
+
+    @property
+    def id(self) -> str:
+        """Content id: changes with any word of the prompt."""
+        return content_id(self.model_dump())
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Names that `fill` must be given."""
+        return frozenset(
+            name
+            for message in self.messages
+            for _, name in _parse(message.text)
+            if name is not None
+        )
+
+    def fill(self, **values: str) -> tuple[Message, ...]:
+        """The messages with every variable filled; a missing or unused one is a `KeyError`."""
+        if set(values) != self.variables:
+            raise KeyError(f"{self.name} takes {sorted(self.variables)}, got {sorted(values)}")
+        return tuple(
+            Message(message.role, tuple(_pieces(message.text, values))) for message in self.messages
+        )
+
+
+def _parse(text: str) -> Iterator[tuple[str, str | None]]:
+    """The template as (literal text, variable behind it) pairs; the last variable is None."""
+    end = 0
+    literal = ""
+    for match in string.Template.pattern.finditer(text):
+        literal += text[end : match.start()]
+        end = match.end()
+        name = match.group("named") or match.group("braced")
+        if name:
+            yield literal, name
+            literal = ""
+        elif match.group("escaped"):
+            literal += "$"
+        else:
+            literal += match.group()
+    yield literal + text[end:], None
+
+
+def _pieces(text: str, values: Mapping[str, str]) -> Iterator[Piece]:
+    for literal, name in _parse(text):
+        if literal:
+            yield Piece(literal, True)
+        if name is not None:
+            yield Piece(values[name], False)
+
+
+def prompt_files() -> dict[str, Path]:
+    """Every shipped prompt: `explain/small` → its file."""
+    folder = data_folder("prompts")
+    return {
+        str(path.relative_to(folder).with_suffix("")): path
+        for path in sorted(folder.glob("*/*.toml"))
+    }
+
+
+def load_prompt(name: str) -> Prompt:
+    """A shipped prompt by name, e.g. `explain/small`, or a file by its path."""
+    files = prompt_files()
+    path = files.get(name) or (Path(name) if name.endswith(".toml") else None)
+    if path is None or not path.is_file():
+        raise UsageError(f"no prompt is named: {one_line(name)}", nearest(name, files))
+    try:
+        return Prompt.model_validate({"name": name, **_read_toml(path)})
+    except (ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        first = (
+            "{}: {}".format(".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"])
+            if isinstance(error, ValidationError)
+            else str(error)
+        )
+        raise UsageError(
+            f"not a prompt file: {one_line(path)}: {one_line(first)}",
+            "docs/prompts.md lists the keys of a prompt file",
+        ) from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,74 @@
+"""Windows as text: with << marks >>, as rows of strength, on one line, safe for a terminal."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lite_interp.records import Window
+
+OPEN, CLOSE = "<<", ">>"
+NEWLINE = "↵"
+
+
+def marked_tokens(values: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
+    """(w,) which tokens are marked: those above `share` of the window's greatest activation.
+
+    The token at the peak is always marked; in a silent window none is.
+    """
+    peak = values.max(initial=0.0)
+    return (values > 0) & ((values > share * peak) | (values == peak))
+
+
+def mark(tokens: Sequence[str], marked: Sequence[bool] | NDArray[np.bool_]) -> str:
+    """The text with `<<` and `>>` around each run of marked tokens.
+
+    A space that begins a run stays outside the marks, as people write it.
+    """
+    text, inside = "", False
+    for token, is_marked in zip(tokens, marked, strict=True):
+        if bool(is_marked) != inside:
+            space = token[: len(token) - len(token.lstrip(" "))] if is_marked else ""
+            text += space + OPEN if is_marked else CLOSE
+            token = token[len(space) :]
+            inside = bool(is_marked)
+        text += token
+    return text + CLOSE if inside else text
+
+
+def marked_text(window: Window, share: float = 0.3) -> str:
+    """A window on one line with its activating tokens marked."""
+    return mark([one_row(token) for token in window.tokens], marked_tokens(window.values, share))
+
+
+def plain_text(window: Window) -> str:
+    """A window on one line, without marks."""
+    return one_row(window.text)
+
+
+def one_row(text: str) -> str:
+    """A text with line breaks made visible and control characters made harmless."""
+    text = re.sub(r"\r\n|[\n\r\v\f\x85\u2028\u2029]", NEWLINE, text).replace("\t", " ")
+    return "".join(
+        "�" if unicodedata.category(character) in ("Cc", "Cs") else character for character in text
+    )
+
+
+def terminal_safe(text: str) -> str:
+    """A text that can move no cursor: no control, format or bidirectional characters."""
+    return "".join(
+        character if unicodedata.category(character) not in ("Cc", "Cf", "Cs") else "·"
+        for character in one_row(text)
+    )
+
+
+def levels(values: NDArray[np.float32], greatest: float) -> NDArray[np.int64]:
+    """(w,) strength 0..10: 0 is silent, 10 is the latent's greatest activation, rounded up."""
+    if greatest <= 0:
+        return np.zeros(len(values), np.int64)
+    scaled = np.ceil(10 * values.astype(np.float64) / greatest - 1e-9)
+    return np.clip(scaled, 0, 10).astype(np.int64)

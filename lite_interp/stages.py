@@ -1,0 +1,267 @@
+"""The loop of every stage: what is pending in the file, compute one unit, store it whole.
+
+The only place where computing meets storing. A stage lists its work first, so that a caller can
+say how much there is, and then yields once for each unit that was stored: killed at any moment
+it loses at most the unit in hand, and the same call goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlite_utils import Database
+
+from lite_interp.cache import Reader, latent_stats, read_shard
+from lite_interp.db import caches, studies
+from lite_interp.db.caches import CacheInfo
+from lite_interp.engine import Engine
+from lite_interp.explain import Explainer, explain, explanation_id
+from lite_interp.ids import content_id
+from lite_interp.prompts import Prompt
+from lite_interp.records import ExampleSet, Explanation, Trial, Usage, Verdict
+from lite_interp.samplers import DrawSettings, Source, draw_example_set, example_set_id
+from lite_interp.score import Judgement, Scorer, Tools
+from lite_interp.tokenizer import Tokenizer
+from lite_interp.windows import make_grid
+
+
+def cache_shards(
+    db: Database, cache_id: str, corpus_id: str, shards: Sequence[int], reader: Reader
+) -> Iterator[None]:
+    """Read the given shards of a corpus, each stored in one transaction."""
+    for ordinal in shards:
+        result = read_shard(caches.load_context_shard(db, corpus_id, ordinal), reader)
+        row = {
+            "cache_id": cache_id,
+            "shard": ordinal,
+            "n_firings": result.n_firings,
+            "n_counted": result.n_counted,
+            "n_masked": result.n_masked,
+            "seconds": result.seconds,
+        }
+        caches.store_cache_shard(db, row, result.packed)
+        yield
+
+
+def finish_cache(db: Database, cache: CacheInfo) -> None:
+    """Compute the statistics of every latent, once all shards are there."""
+    n_counted = caches.counted_positions(db, cache.id)
+    stats = {
+        latent: latent_stats(latent, firings, n_counted)
+        for latent, firings in caches.iterate_firings(db, cache)
+    }
+    silent = caches.load_firings(db, cache, -1)
+    caches.finish_cache(
+        db,
+        cache.id,
+        (
+            stats.get(latent) or latent_stats(latent, silent, n_counted)
+            for latent in range(cache.n_latents)
+        ),
+    )
+
+
+def open_source(db: Database, cache: CacheInfo, tokenizer: Tokenizer, width: int) -> Source:
+    """What example sets of a cache are drawn from: its windows and their texts."""
+    lengths, token_ids = caches.load_tokens(db, cache.corpus)
+    return Source(
+        cache.id,
+        make_grid(lengths, width),
+        lambda place: token_ids[place.context, place.start : place.start + place.length],
+        lambda ids: tokenizer.texts(ids.tolist()),
+    )
+
+
+def draw_examples(
+    db: Database,
+    cache: CacheInfo,
+    source: Source,
+    latents: Sequence[int],
+    settings: DrawSettings,
+    seed: int,
+) -> list[ExampleSet]:
+    """The example set of each latent: from the file, or drawn and stored."""
+    return [_example_set(db, cache, source, latent, settings, seed) for latent in latents]
+
+
+def _example_set(
+    db: Database, cache: CacheInfo, source: Source, latent: int, settings: DrawSettings, seed: int
+) -> ExampleSet:
+    name = example_set_id(cache.id, latent, settings, seed)
+    examples = studies.load_example_set(db, name)
+    if examples is None:
+        firings = caches.load_firings(db, cache, latent)
+        studies.store_example_set(
+            db, cache.id, draw_example_set(source, latent, firings, settings, seed)
+        )
+        # Read back, so that a fresh run and a resumed one see the same rounded activations.
+        examples = studies.load_example_set(db, name)
+        if examples is None:
+            raise AssertionError(f"an example set that was just stored is gone: {name}")
+    return examples
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExplainWork:
+    """Explanations that are wanted with one explainer, prompt and engine."""
+
+    examples: tuple[ExampleSet, ...]
+    """Example sets without an explanation yet."""
+    explainer: Explainer
+    """How to explain."""
+    prompt: Prompt | None
+    """Prompt of the explainer, if it has one."""
+
+
+def pending_explanations(
+    db: Database,
+    examples: Sequence[ExampleSet],
+    explainer: Explainer,
+    prompt: Prompt | None,
+    engine_id: str | None,
+) -> ExplainWork:
+    """The example sets that this explainer has not answered."""
+    pending = tuple(
+        example
+        for example in examples
+        if not studies.known(
+            db, "explanations", explanation_id(example.id, explainer, prompt, engine_id)
+        )
+    )
+    return ExplainWork(pending, explainer, prompt)
+
+
+def write_explanations(
+    db: Database, cache: CacheInfo, work: ExplainWork, engine: Engine | None
+) -> Iterator[None]:
+    """Explain latent by latent, each stored with what it cost."""
+    for examples in work.examples:
+        meter = Meter(engine)
+        explanation = explain(examples, work.explainer, work.prompt, engine)
+        studies.store_explanation(db, cache.id, explanation, meter.read())
+        yield
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrialWork:
+    """One trial that is wanted."""
+
+    id: str
+    """Its name."""
+    explanation: Explanation
+    """What is judged."""
+    examples: ExampleSet
+    """The windows it is judged on."""
+    control: bool
+    """Whether the windows are another latent's."""
+
+
+def pending_trials(
+    db: Database,
+    explanations: Sequence[Explanation],
+    scorer: Scorer,
+    tools: Tools,
+    n_controls: int,
+) -> list[TrialWork]:
+    """The trials that are wanted and not there.
+
+    Each explanation is judged on its own latent's windows, and on each latent's windows also the
+    explanations of `n_controls` other latents, by the same explainer, prompt and engine. Which
+    ones follows from a hash of the names; controls that were judged already come first. The work
+    is in the order of explanations, so that an engine evaluates each explanation once.
+    """
+    able = [explanation for explanation in explanations if explanation.text is not None]
+    wanted = []
+    for own in able:
+        examples = studies.load_example_set(db, own.example_set_id)
+        if examples is None or not examples.scored:
+            continue
+        wanted.append(_trial(own, examples, scorer, tools, control=False))
+        others = [other for other in able if _comparable(own, other)]
+        trials = [_trial(other, examples, scorer, tools, control=True) for other in others]
+        trials.sort(key=lambda trial: (not studies.known(db, "trials", trial.id), trial.id))
+        wanted += trials[:n_controls]
+    order = {explanation.id: number for number, explanation in enumerate(able)}
+    pending = [trial for trial in wanted if not studies.known(db, "trials", trial.id)]
+    return sorted(pending, key=lambda trial: (order[trial.explanation.id], trial.control))
+
+
+def _comparable(own: Explanation, other: Explanation) -> bool:
+    return own.latent != other.latent and (
+        own.explainer,
+        own.prompt_id,
+        own.engine_id,
+        own.settings,
+    ) == (other.explainer, other.prompt_id, other.engine_id, other.settings)
+
+
+def _trial(
+    explanation: Explanation, examples: ExampleSet, scorer: Scorer, tools: Tools, *, control: bool
+) -> TrialWork:
+    question = [
+        "trial",
+        scorer.name,
+        dict(scorer.settings),
+        explanation.id,
+        explanation.text,
+        examples.id,
+        tools.prompt.id if tools.prompt else None,
+        _judge(scorer, tools).id,
+    ]
+    return TrialWork(content_id(question), explanation, examples, control)
+
+
+def _judge(scorer: Scorer, tools: Tools):
+    judge = tools.engine if scorer.needs == "engine" else tools.embedder
+    if judge is None:
+        raise ValueError(f"the scorer {scorer.name} needs an {scorer.needs}")
+    return judge
+
+
+def write_trials(
+    db: Database, work: Sequence[TrialWork], scorer: Scorer, tools: Tools
+) -> Iterator[None]:
+    """Judge trial by trial, the verdicts of one trial stored together."""
+    for wanted in work:
+        meter = Meter(tools.engine if scorer.needs == "engine" else None)
+        windows = [placed.window for placed in wanted.examples.scored]
+        judgements = scorer.score(wanted.explanation.text or "", windows, tools)
+        trial = Trial(
+            wanted.id,
+            scorer.name,
+            dict(scorer.settings),
+            wanted.explanation.id,
+            wanted.examples.id,
+            wanted.control,
+            tools.prompt.id if tools.prompt else None,
+            _judge(scorer, tools).id,
+            tuple(_verdicts(wanted.examples, judgements)),
+        )
+        studies.store_trial(db, trial, scorer.needs, meter.read())
+        yield
+
+
+def _verdicts(examples: ExampleSet, judgements: Sequence[Judgement]) -> Iterator[Verdict]:
+    for (window, _, _), (value, failure) in zip(examples.scored, judgements, strict=True):
+        yield Verdict(window.id, window.peak > 0, value, failure)
+
+
+class Meter:
+    """Tokens and seconds since it was made."""
+
+    def __init__(self, engine: Engine | None) -> None:
+        """Start measuring."""
+        self._engine = engine
+        self._evaluated = engine.n_evaluated if engine else 0
+        self._written = engine.n_written if engine else 0
+        self._started = time.perf_counter()
+
+    def read(self) -> Usage:
+        """What it cost up to now."""
+        return Usage(
+            self._engine.n_evaluated - self._evaluated if self._engine else 0,
+            self._engine.n_written - self._written if self._engine else 0,
+            time.perf_counter() - self._started,
+        )

@@ -1,0 +1,263 @@
+"""A study: everything that one run of the whole pipeline is told, from one TOML file.
+
+An unknown key or a value of the wrong type is refused in one line. Paths in the file are
+relative to the file.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lite_interp.cache import CacheSettings
+from lite_interp.corpus import CorpusSettings
+from lite_interp.engine import EngineSettings
+from lite_interp.errors import UsageError, nearest, one_line
+from lite_interp.samplers import DrawSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Section(BaseModel):
+    """A table of a study file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SubjectSection(Section):
+    """The language model under study."""
+
+    model: str
+    """Name of a model that is installed, a folder in Hub layout, or a GGUF file."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `mps`."""
+    dtype: str = "auto"
+    """`auto`, `float32`, `bfloat16`, `float16`."""
+
+
+class CoderSection(Section):
+    """The sparse coder."""
+
+    path: str
+    """Folder that holds it; the format is seen from its files."""
+    hookpoint: str = ""
+    """Where it reads; empty = as its files say."""
+    force: bool = False
+    """Go on although it does not reconstruct the subject's activations."""
+
+
+class CorpusSection(Section):
+    """The text that the subject reads."""
+
+    paths: tuple[str, ...] = Field(min_length=1)
+    """Files and folders: .txt, .md, .jsonl(.gz|.zst), .parquet."""
+    name: str = ""
+    """What to call it; empty = the name of the first path."""
+    text_field: str = "text"
+    """Field of JSON lines, column of Parquet."""
+    n_ctx: int = Field(default=128, ge=2)
+    """Longest context, tokens."""
+    add_bos: bool | None = None
+    """Begin each context with BOS; left out = as the tokenizer does."""
+    packed: bool = False
+    """Join documents in one context."""
+    max_tokens: int = Field(default=0, ge=0)
+    """Read no more tokens than this; 0 = all."""
+
+
+class CacheSection(Section):
+    """What is masked in the cache."""
+
+    mask_special: bool = True
+    """Leave BOS and other special tokens out of statistics."""
+    outlier_multiple: float = Field(default=10.0, ge=0)
+    """Leave positions out whose norm is this many times the median; 0 = none."""
+
+
+class LatentsSection(Section):
+    """Which latents are explained."""
+
+    indices: tuple[int, ...] = ()
+    """These; empty = drawn by seed."""
+    n: int = Field(default=8, ge=1)
+    """How many are drawn."""
+    min_density: float = Field(default=0.0005, ge=0)
+    """Drawn from latents that fire at least this often, per position."""
+    max_density: float = Field(default=0.02, le=1)
+    """Drawn from latents that fire at most this often, per position."""
+
+
+class ExamplesSection(Section):
+    """How windows are drawn."""
+
+    width: int = Field(default=32, ge=2)
+    """Tokens in a window."""
+    sampler: str = "quantiles"
+    """How the shown windows are chosen."""
+    n_shown: int = Field(default=20, ge=1)
+    """Windows for the explainer."""
+    n_active: int = Field(default=50, ge=2)
+    """Activating windows to score."""
+    n_silent: int = Field(default=50, ge=2)
+    """Silent windows to score."""
+
+
+class EngineSection(Section):
+    """The local model that explains and judges."""
+
+    model: str = ""
+    """Name of a model that is installed, or a GGUF file."""
+    n_ctx: int = Field(default=4096, ge=16)
+    """Longest prompt with its answer, tokens."""
+    n_batch: int = Field(default=512, ge=1)
+    """Tokens in one evaluation."""
+    n_threads: int = Field(default=0, ge=0)
+    """Threads; 0 = physical cores."""
+    n_gpu_layers: int = -1
+    """Layers on a GPU, if there is one; -1 = all."""
+
+
+class ExplainSection(Section):
+    """Who explains."""
+
+    explainers: tuple[str, ...] = ("llm",)
+    """Names of explainers."""
+    prompt: str = ""
+    """Prompt for the `llm` explainer; empty = its own."""
+
+
+class ScoreSection(Section):
+    """Who scores."""
+
+    scorers: tuple[str, ...] = ("detection", "embedding")
+    """Names of scorers."""
+    explainers: tuple[str, ...] = ()
+    """Score only explanations of these explainers; empty = all that were asked for."""
+    prompt: str = ""
+    """Prompt of the detection scorer; empty = its own."""
+    embedder: str = "all-minilm-l6-v2"
+    """Name of a model that is installed, or a folder."""
+    n_controls: int = Field(default=4, ge=0)
+    """Other latents' explanations judged on each latent's windows: the null."""
+
+
+class Study(Section):
+    """The whole pipeline."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of every draw."""
+    subject: SubjectSection
+    """The language model under study."""
+    coder: CoderSection
+    """The sparse coder."""
+    corpus: CorpusSection
+    """The text."""
+    cache: CacheSection = CacheSection()
+    """Masks."""
+    latents: LatentsSection = LatentsSection()
+    """Which latents."""
+    examples: ExamplesSection = ExamplesSection()
+    """Windows."""
+    engine: EngineSection = EngineSection()
+    """The local model that explains and judges."""
+    explain: ExplainSection = ExplainSection()
+    """Explainers."""
+    score: ScoreSection = ScoreSection()
+    """Scorers."""
+
+
+def read_study(path: Path) -> Study:
+    """A study file with its paths made absolute.
+
+    Raises:
+        UsageError: no such file, no TOML, an unknown key, a wrong type.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"no such study file: {one_line(path)}", "the README shows a whole one"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"not a study file: {one_line(path)}: {one_line(error)}") from None
+    return _absolute(parse_study(table, str(path)), path.absolute().parent)
+
+
+def parse_study(table: dict[str, Any], origin: str) -> Study:
+    """A study from its tables; `origin` names them in an error."""
+    try:
+        return Study.model_validate(_tuples(table))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        hint = ""
+        if first["type"] == "extra_forbidden":
+            section = table.get(str(first["loc"][0])) if len(first["loc"]) > 1 else None
+            known = _keys(str(first["loc"][0]) if section is not None else "")
+            hint = nearest(str(first["loc"][-1]), known)
+        message = "unknown key" if hint else one_line(first["msg"]).lower()
+        raise UsageError(f"{one_line(origin)}: {message}: {one_line(place)}", hint) from None
+
+
+def _keys(section: str) -> list[str]:
+    fields = Study.model_fields
+    if section:
+        return list(fields[section].annotation.model_fields)  # type: ignore[union-attr]
+    return list(fields)
+
+
+def _tuples(value: Any) -> Any:
+    """TOML lists as tuples, and whole numbers where a float is wanted: strict parsing wants it."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
+
+
+def _absolute(study: Study, folder: Path) -> Study:
+    def resolve(text: str) -> str:
+        there = folder / Path(text).expanduser()
+        return str(there) if text and there.exists() else text
+
+    def update(section: Any, **values: Any) -> Any:
+        return section.model_copy(update=values)
+
+    return study.model_copy(
+        update={
+            "subject": update(study.subject, model=resolve(study.subject.model)),
+            "coder": update(study.coder, path=resolve(study.coder.path)),
+            "corpus": update(study.corpus, paths=tuple(map(resolve, study.corpus.paths))),
+            "engine": update(study.engine, model=resolve(study.engine.model)),
+            "score": update(study.score, embedder=resolve(study.score.embedder)),
+        }
+    )
+
+
+def corpus_settings(section: CorpusSection, *, add_bos: bool) -> CorpusSettings:
+    """The corpus section as the corpus module takes it."""
+    return CorpusSettings(section.n_ctx, add_bos, section.packed, section.max_tokens)
+
+
+def cache_settings(section: CacheSection) -> CacheSettings:
+    """The cache section as the cache module takes it."""
+    return CacheSettings(section.mask_special, float(section.outlier_multiple))
+
+
+def draw_settings(section: ExamplesSection) -> DrawSettings:
+    """The examples section as the samplers take it."""
+    return DrawSettings(**section.model_dump())
+
+
+def engine_settings(section: EngineSection) -> EngineSettings:
+    """The engine section as the engine takes it."""
+    return EngineSettings(
+        n_ctx=section.n_ctx,
+        n_batch=section.n_batch,
+        n_threads=section.n_threads,
+        n_gpu_layers=section.n_gpu_layers,
+    )
