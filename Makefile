@@ -1,6 +1,7 @@
 # `make` lists the targets. Variables: ENGINE, PYTHON, VENV, PIP_FLAGS, NEED_GB (scripts/check_machine.sh).
 VENV ?= .venv
 PIP_FLAGS ?=
+ENGINE ?= qwen2.5-coder-1.5b-instruct
 bin = $(VENV)/bin
 docs = README.md $(wildcard docs/*.md)
 export VENV PIP_FLAGS PYTHON NEED_GB
@@ -12,7 +13,8 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-6s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.installed  ## install, then the whole pipeline on the shipped example (ENGINE=name: another engine)
-	$(bin)/lite-interp demo $(if $(ENGINE),--engine $(ENGINE)) --results demo.db
+	@$(bin)/lite-interp models fetch smollm2-135m-instruct all-minilm-l6-v2 $(ENGINE)
+	@$(bin)/lite-interp demo --engine $(ENGINE) --results demo.db
 
 test: $(VENV)/.installed-dev  ## run the tests (ARGS="-k word": some of them)
 	@$(bin)/python -m pytest $(ARGS)

@@ -34,12 +34,15 @@ def write_scores(db: Database, cache_id: str) -> None:
 def score_trials(own: TrialRow, controls: Sequence[TrialRow], scorer: str) -> Iterator[Score]:
     """The scores of one explanation: raw, and relative where there are two controls or more.
 
-    A window counts if the explanation and every control have a verdict on it.
+    A window counts if the explanation and every control have a verdict on it. A control without
+    any verdict, because its explanation was too long for the engine, say, is left out.
     """
-    table = np.array(
-        [[_number(verdict.value) for verdict in trial.verdicts] for trial in (own, *controls)]
-    )
-    usable = ~np.isnan(table).any(axis=0)
+    controls = [
+        trial for trial in controls if any(verdict.value is not None for verdict in trial.verdicts)
+    ]
+    windows = [verdict.window_id for verdict in own.verdicts]
+    table = np.array([_values(trial, windows) for trial in (own, *controls)])
+    usable: NDArray[np.bool_] = np.logical_not(np.isnan(table).any(axis=0))
     active = np.array([verdict.active for verdict in own.verdicts], bool)[usable]
     n_failed = len(usable) - int(usable.sum())
     value, null = table[0, usable], table[1:, usable]
@@ -66,6 +69,11 @@ def score_trials(own: TrialRow, controls: Sequence[TrialRow], scorer: str) -> It
             n_failed,
             len(controls),
         )
+
+
+def _values(trial: TrialRow, windows: Sequence[str]) -> list[float]:
+    values = {verdict.window_id: _number(verdict.value) for verdict in trial.verdicts}
+    return [values.get(window, math.nan) for window in windows]
 
 
 def _number(value: float | None) -> float:

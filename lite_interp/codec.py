@@ -1,7 +1,8 @@
 """Arrays to bytes and back: tokens of contexts, and the firings of one latent in one shard.
 
 A blob starts with one byte that names its layout, so that a later layout can live beside it.
-Numbers are little-endian. Nothing is pickled; a blob that does not parse raises `ValueError`.
+Numbers are little-endian. Nothing is pickled; a blob that does not parse raises `ValueError`,
+before it takes more memory than its own length or its count of tokens explains.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import zstandard
 from numpy.typing import NDArray
 
 CONTEXTS = 1
-FIRINGS = 1
-LARGEST_BLOB = 1 << 30
-"""Bytes a blob may unpack to: a hostile file must not fill the memory."""
+FIRINGS = 2
+MOST_TOKENS = 1 << 26
+"""Tokens a shard of contexts may hold, padding included: a hostile file must not fill memory."""
+FIRINGS_HEAD = "<BhIHBB"
+INFINITE = 0x7C00
+"""The first bit pattern of a float16 that is no number; below it, patterns rise with the value."""
 
 
 def pack_contexts(lengths: NDArray[np.int32], token_ids: NDArray[np.int32]) -> bytes:
     """Contexts as bytes: (n,) lengths and (n, n_ctx) token ids, padding left out."""
     n, n_ctx = token_ids.shape
+    if n * (n_ctx + 1) > MOST_TOKENS:
+        raise ValueError(f"too many tokens for one shard: {n} contexts of {n_ctx}")
     valid = np.arange(n_ctx) < lengths[:, None]
     body = lengths.astype("<u4").tobytes() + token_ids[valid].astype("<u4").tobytes()
     return struct.pack("<BII", CONTEXTS, n, n_ctx) + zstandard.compress(body, 9)
@@ -29,11 +35,13 @@ def pack_contexts(lengths: NDArray[np.int32], token_ids: NDArray[np.int32]) -> b
 def unpack_contexts(blob: bytes) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """What `pack_contexts` packed: (n,) lengths and (n, n_ctx) token ids, padded with 0."""
     layout, n, n_ctx = _header("<BII", blob)
-    if layout != CONTEXTS or 4 * n * (n_ctx + 1) > LARGEST_BLOB:
+    if layout != CONTEXTS or max(1, n) * (n_ctx + 1) > MOST_TOKENS:
         raise ValueError(f"tokens in an unknown layout: {layout}")
-    body = np.frombuffer(_decompress(blob[9:]), "<u4").astype(np.int32)
+    body = np.frombuffer(_decompress(blob[9:], 4 * n * (n_ctx + 1)), "<u4").astype(np.int32)
     lengths, tokens = body[:n], body[n:]
-    if len(lengths) < n or lengths.max(initial=0) > n_ctx or lengths.sum() != len(tokens):
+    if len(lengths) < n or body.min(initial=0) < 0 or lengths.max(initial=0) > n_ctx:
+        raise ValueError("tokens or lengths out of range")
+    if lengths.sum() != len(tokens):
         raise ValueError("tokens do not add up to their lengths")
     token_ids = np.zeros((n, n_ctx), np.int32)
     token_ids[np.arange(n_ctx) < lengths[:, None]] = tokens
@@ -44,40 +52,58 @@ def pack_firings(places: NDArray[np.int64], values: NDArray[np.float32]) -> byte
     """Firings of one latent in one shard as bytes.
 
     Args:
-        places: (n,) context in the shard × n_ctx + position, strictly rising.
+        places: (n,) context in the shard × n_ctx + position, strictly rising, from 0.
         values: (n,) activations, > 0 and finite.
 
-    Gaps between places are variable-length integers of 7 bits a byte. Values are float16 after
+    Gaps between places are split (Rice code): the low bits, as many as the mean gap has less
+    one, stand side by side, the rest counts the zeros before a one. Values are float16 after
     division by a power of two that puts the greatest into [1, 2), so that no scale overflows;
-    one that would round to zero becomes the smallest float16. The two bytes of the values stand
-    in separate planes, of which the upper compresses.
+    one that would round to zero becomes the smallest float16. Of each, the difference to the
+    smallest pattern is stored, in as many bits as the greatest difference needs.
     """
     if len(values) and not (np.isfinite(values).all() and values.min() > 0):
         raise ValueError("activations must be finite and greater than 0")
-    exponent = int(np.floor(np.log2(values.max()))) if len(values) else 0
+    gaps = np.diff(places, prepend=-1) - 1
+    if len(gaps) != len(values) or gaps.min(initial=0) < 0:
+        raise ValueError("places must rise, one for each activation")
+    exponent = int(np.frexp(values.max(initial=0))[1]) - 1
     scaled = np.ldexp(values.astype(np.float64), -exponent).astype("<f2")
-    scaled = np.maximum(scaled, np.finfo(np.float16).smallest_subnormal)
-    planes = scaled.view(np.uint8).reshape(-1, 2)
-    body = _varints(np.diff(places, prepend=-1) - 1) + planes[:, 1].tobytes()
-    squeezed = zstandard.compress(body, 6)
-    stored = int(len(squeezed) >= len(body))
-    head = struct.pack("<BBhI", FIRINGS, stored, exponent, len(values))
-    return head + planes[:, 0].tobytes() + (body if stored else squeezed)
+    patterns = np.maximum(scaled.view("<u2"), 1).astype(np.int64)
+    least = int(patterns.min(initial=INFINITE - 1))
+    width = int(patterns.max(initial=least) - least).bit_length()
+    low = max(0, int(gaps.mean()).bit_length() - 1) if len(gaps) else 0
+    ends = np.cumsum((gaps >> low) + 1)
+    unary = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
+    unary[ends - 1] = 1
+    return (
+        struct.pack(FIRINGS_HEAD, FIRINGS, exponent, len(values), least, width, low)
+        + _pack_bits(patterns - least, width)
+        + _pack_bits(gaps & ((1 << low) - 1), low)
+        + np.packbits(unary).tobytes()
+    )
 
 
 def unpack_firings(blob: bytes) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """What `pack_firings` packed: (n,) places and (n,) float32 values."""
-    layout, stored, exponent, n = _header("<BBhI", blob)
+    layout, exponent, n, least, width, low = _header(FIRINGS_HEAD, blob)
     if layout != FIRINGS:
         raise ValueError(f"firings in an unknown layout: {layout}")
-    low = np.frombuffer(blob[8 : 8 + n], np.uint8)
-    body = blob[8 + n :] if stored else _decompress(blob[8 + n :])
-    gaps = _read_varints(np.frombuffer(body[: len(body) - n], np.uint8))
-    high = np.frombuffer(body[len(body) - n :], np.uint8)
-    if not n == len(low) == len(high) == len(gaps):
+    if not (least > 0 and width < 16 and low < 32 and -149 <= exponent < 128):
+        raise ValueError("firings with a header out of range")
+    start = struct.calcsize(FIRINGS_HEAD)
+    middle = start + (n * width + 7) // 8
+    end = middle + (n * low + 7) // 8
+    unary = np.unpackbits(np.frombuffer(blob[end:], np.uint8))
+    ends = np.flatnonzero(unary)
+    if end > len(blob) or len(ends) != n or len(unary) << low > 1 << 62:
         raise ValueError("firings do not add up to their count")
-    scaled = np.stack([low, high], axis=1).reshape(-1).view("<f2").astype(np.float64)
-    return np.cumsum(gaps + 1) - 1, np.ldexp(scaled, exponent).astype(np.float32)
+    patterns = least + _unpack_bits(blob[start:middle], n, width)
+    if patterns.max(initial=0) >= INFINITE:
+        raise ValueError("an activation that is no number")
+    gaps = (np.diff(ends, prepend=-1) - 1 << low) + _unpack_bits(blob[middle:end], n, low)
+    values = np.ldexp(patterns.astype("<u2").view("<f2").astype(np.float64), exponent)
+    greatest = np.finfo(np.float32).max
+    return np.cumsum(gaps + 1) - 1, np.minimum(values, greatest).astype(np.float32)
 
 
 def _header(layout: str, blob: bytes) -> tuple[int, ...]:
@@ -86,41 +112,20 @@ def _header(layout: str, blob: bytes) -> tuple[int, ...]:
     return struct.unpack_from(layout, blob)
 
 
-def _decompress(data: bytes) -> bytes:
+def _decompress(data: bytes, most: int) -> bytes:
     try:
-        if zstandard.frame_content_size(data) > LARGEST_BLOB:
-            raise ValueError("a packed column claims to be larger than a gigabyte")
+        if zstandard.frame_content_size(data) > most:
+            raise ValueError("a packed column claims to be larger than what it holds")
         return zstandard.decompress(data)
     except zstandard.ZstdError as error:
         raise ValueError(f"a packed column does not decompress: {error}") from error
 
 
-def _varints(numbers: NDArray[np.int64]) -> bytes:
-    """Unsigned integers, 7 bits a byte, low bits first, top bit set on all but the last byte."""
-    numbers = numbers.astype(np.uint64)
-    widths = np.ones(len(numbers), np.int64)
-    for bits in range(7, 63, 7):
-        widths += numbers >= (1 << bits)
-    ends = np.cumsum(widths)
-    out = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
-    for byte in range(int(widths.max(initial=0))):
-        has = widths > byte
-        more = (widths[has] > byte + 1).astype(np.uint8) << 7
-        low = ((numbers[has] >> np.uint64(7 * byte)) & np.uint64(127)).astype(np.uint8)
-        out[ends[has] - widths[has] + byte] = low | more
-    return out.tobytes()
+def _pack_bits(numbers: NDArray[np.int64], width: int) -> bytes:
+    """Unsigned integers of `width` bits each, side by side."""
+    return np.packbits((numbers[:, None] >> np.arange(width) & 1).astype(np.uint8)).tobytes()
 
 
-def _read_varints(data: NDArray[np.uint8]) -> NDArray[np.int64]:
-    last = np.flatnonzero(data < 128)
-    if len(data) and (not len(last) or last[-1] != len(data) - 1):
-        raise ValueError("a packed column is cut short")
-    starts = np.concatenate([[0], last[:-1] + 1]) if len(last) else np.zeros(0, np.int64)
-    numbers = np.zeros(len(last), np.int64)
-    widths = last - starts + 1
-    if widths.max(initial=0) > 9:
-        raise ValueError("a packed number is too long")
-    for byte in range(int(widths.max(initial=0))):
-        has = widths > byte
-        numbers[has] |= (data[starts[has] + byte].astype(np.int64) & 127) << (7 * byte)
-    return numbers
+def _unpack_bits(data: bytes, n: int, width: int) -> NDArray[np.int64]:
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=n * width).reshape(n, width)
+    return bits @ (1 << np.arange(width, dtype=np.int64))

@@ -13,7 +13,7 @@ from lite_interp.data import data_folder
 from lite_interp.errors import ModelFileError
 from lite_interp.fetch import Progress as Fetched
 from lite_interp.fetch import fetch, installed
-from lite_interp.manifests import find_manifest
+from lite_interp.manifests import Role, find_manifest
 from lite_interp.terminal import Terminal, duration
 
 BELIEF = (
@@ -24,8 +24,8 @@ BELIEF = (
 
 
 def fetch_models(names: Sequence[str], terminal: Terminal) -> None:
-    """Fetch the named models that are not installed, with a bar for each."""
-    for manifest in [find_manifest(name) for name in names]:
+    """Fetch the named models that are not installed, with a bar for each; paths are left alone."""
+    for manifest in [find_manifest(name) for name in names if not Path(name).exists()]:
         there = installed(manifest)
         if there is not None:
             terminal.say(f"{manifest.name}: installed at {there}")
@@ -50,11 +50,12 @@ def run_demo(results: Path, engine: str, terminal: Terminal) -> str:
 
     study = read_study(data_folder("models") / "demo" / "study.toml")
     study = study.model_copy(update={"engine": study.engine.model_copy(update={"model": engine})})
-    for name, role in (
+    wanted: tuple[tuple[str, Role], ...] = (
         (study.subject.model, "subject"),
         (engine, "engine"),
         (study.score.embedder, "embedder"),
-    ):
+    )
+    for name, role in wanted:
         if not Path(name).exists() and installed(find_manifest(name, role)) is None:
             raise ModelFileError(
                 f"a model of the demo is not installed: {name}",

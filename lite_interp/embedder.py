@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,14 +11,26 @@ from numpy.typing import NDArray
 
 from lite_interp.errors import EmbedderError, one_line
 from lite_interp.ids import content_id, hash_file
+from lite_interp.local_model import quiet
 
 
 class Embedder(Protocol):
     """A model that gives each text a direction."""
 
-    id: str
-    name: str
-    provenance: Mapping[str, Any]
+    @property
+    def id(self) -> str:
+        """Content id of the model's files."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What it is and how it is run; plain JSON."""
+        ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, float32 (n, d)."""
@@ -43,11 +54,11 @@ class SentenceEmbedder:
         # Importing it takes seconds, and only a run that embeds should wait for them.
         import sentence_transformers
 
-        logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
         try:
-            self._model = sentence_transformers.SentenceTransformer(
-                str(path), local_files_only=True
-            )
+            with quiet():
+                self._model = sentence_transformers.SentenceTransformer(
+                    str(path), local_files_only=True
+                )
         except (OSError, ValueError, KeyError) as error:
             raise EmbedderError(
                 f"not readable as a sentence-embedding model: {one_line(path)}: {one_line(error)}",
@@ -59,9 +70,9 @@ class SentenceEmbedder:
             if file.is_file() and file.suffix in (".json", ".safetensors", ".bin", ".txt")
         )
         hashes = {str(file.relative_to(path)): hash_file(file) for file in files}
-        self.id = content_id(["embedder", hashes])
-        self.name = path.name
-        self.provenance = {
+        self.id: str = content_id(["embedder", hashes])
+        self.name: str = path.name
+        self.provenance: Mapping[str, Any] = {
             "path": str(path),
             "files": hashes,
             "device": str(self._model.device),

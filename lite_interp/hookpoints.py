@@ -21,7 +21,8 @@ _LAYER: dict[str, Point] = {
     "hook_resid_pre": ("", "input"),
     "hook_resid_post": ("", "output"),
 }
-_GPT2: dict[str, Point] = _LAYER | {
+_GPT2: dict[str, Point] = {
+    **_LAYER,
     "hook_resid_mid": ("ln_2", "input"),
     "hook_attn_out": ("attn", "output"),
     "hook_mlp_out": ("mlp", "output"),
@@ -30,7 +31,8 @@ _GPT2: dict[str, Point] = _LAYER | {
     "mlp.hook_post": ("mlp.c_proj", "input"),
     "attn.hook_z": ("attn.c_proj", "input"),
 }
-_LLAMA: dict[str, Point] = _LAYER | {
+_LLAMA: dict[str, Point] = {
+    **_LAYER,
     "hook_resid_mid": ("post_attention_layernorm", "input"),
     "hook_attn_out": ("self_attn", "output"),
     "hook_mlp_out": ("mlp", "output"),
@@ -39,20 +41,23 @@ _LLAMA: dict[str, Point] = _LAYER | {
     "mlp.hook_post": ("mlp.down_proj", "input"),
     "attn.hook_z": ("self_attn.o_proj", "input"),
 }
-_GEMMA: dict[str, Point] = _LLAMA | {
+_GEMMA: dict[str, Point] = {
+    **_LLAMA,
     "hook_resid_mid": ("pre_feedforward_layernorm", "input"),
     "hook_attn_out": ("post_attention_layernorm", "output"),
     "hook_mlp_out": ("post_feedforward_layernorm", "output"),
     "mlp.hook_in": ("pre_feedforward_layernorm", "output"),
 }
-_OLMO2: dict[str, Point] = _LLAMA | {
+_OLMO2: dict[str, Point] = {
+    **_LLAMA,
     "hook_resid_mid": ("mlp", "input"),
     "hook_attn_out": ("post_attention_layernorm", "output"),
     "hook_mlp_out": ("post_feedforward_layernorm", "output"),
     "mlp.hook_in": ("mlp", "input"),
 }
 # With a parallel residual there is no stream between attention and MLP.
-_NEOX: dict[str, Point] = _LAYER | {
+_NEOX: dict[str, Point] = {
+    **_LAYER,
     "hook_attn_out": ("attention", "output"),
     "hook_mlp_out": ("mlp", "output"),
     "mlp.hook_in": ("post_attention_layernorm", "output"),

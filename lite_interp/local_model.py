@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ def locate(path: str | Path, needed: tuple[str, ...] = ("config.json",)) -> Loca
     Raises:
         SubjectError: there is nothing there, or it is no model.
     """
-    found = Path(path).expanduser()
+    # Absolute, so that `.` has a name; links are kept, because their targets are named by hashes.
+    found = Path(os.path.abspath(Path(path).expanduser()))
     if not found.exists():
         raise SubjectError(f"no such folder or file: {one_line(path)}", _fetch_hint(str(path)))
     if found.is_dir():

@@ -112,9 +112,9 @@ create table firings (
     shard integer not null,
     latent integer not null,
     packed blob not null,               -- codec.pack_firings
-    primary key (cache_id, shard, latent),
     foreign key (cache_id, shard) references cache_shards(cache_id, shard)
-) strict, without rowid;
+) strict;
+create unique index firings_key on firings(cache_id, latent, shard);
 create table latents (
     cache_id text not null references caches(id),
     latent integer not null,

@@ -12,9 +12,9 @@ import string
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lite_interp.data import data_folder
 from lite_interp.errors import UsageError, nearest, one_line
@@ -51,7 +51,7 @@ class Message(NamedTuple):
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    role: str
+    role: Literal["system", "user", "assistant"]
     text: str
 
 
@@ -64,7 +64,7 @@ class Prompt(BaseModel):
     """Name: its file's name without the ending."""
     description: str
     """One sentence: what for, and what it was tried with."""
-    messages: tuple[_Message, ...]
+    messages: tuple[_Message, ...] = Field(min_length=1)
     """The turns of the chat, with `$variables`."""
     begun_answer: str = ""
     """Words put into the engine's mouth; it goes on from there."""
@@ -123,7 +123,7 @@ def prompt_files() -> dict[str, Path]:
     """Every shipped prompt: `explain/small` → its file."""
     folder = data_folder("prompts")
     return {
-        str(path.relative_to(folder).with_suffix("")): path
+        path.relative_to(folder).with_suffix("").as_posix(): path
         for path in sorted(folder.glob("*/*.toml"))
     }
 
@@ -135,7 +135,8 @@ def load_prompt(name: str) -> Prompt:
     if path is None or not path.is_file():
         raise UsageError(f"no prompt is named: {one_line(name)}", nearest(name, files))
     try:
-        return Prompt.model_validate({"name": name, **_read_toml(path)})
+        known = name if name in files else path.stem
+        return Prompt.model_validate({"name": known, **_read_toml(path)})
     except (ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         first = (
             "{}: {}".format(".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"])

@@ -47,7 +47,7 @@ def marked_text(window: Window, share: float = 0.3) -> str:
 
 def plain_text(window: Window) -> str:
     """A window on one line, without marks."""
-    return one_row(window.text)
+    return "".join(one_row(token) for token in window.tokens)
 
 
 def one_row(text: str) -> str:

@@ -15,6 +15,9 @@ from lite_interp.records import Estimate
 Z95 = 1.959963984540054
 """97.5 % point of the normal distribution."""
 
+DECIMALS = 9
+"""Of a relative value. What is left of two equal margins after a mean is 1e-16, and would rank."""
+
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 
 
@@ -49,27 +52,28 @@ def auroc_interval(area: float, n_active: int, n_silent: int) -> Estimate:
         variance = theta * (1 - theta) * spread / (n_active * n_silent)
         return (theta - area) ** 2 - Z95**2 * variance
 
-    low = 0.0 if area <= 0 else float(brentq(excess, 0.0, area))
-    high = 1.0 if area >= 1 else float(brentq(excess, area, 1.0))
-    if area >= 1:
-        low = float(brentq(excess, 0.0, 1.0 - 1e-12))
-    if area <= 0:
-        high = float(brentq(excess, 1e-12, 1.0))
+    def root(low: float, high: float) -> float:
+        return float(brentq(excess, low, high, full_output=False))  # type: ignore[arg-type]
+
+    # At an area of 0 or 1 the equation holds there too; the other root is the one wanted.
+    low = 0.0 if area <= 0 else root(0.0, min(area, 1 - 1e-12))
+    high = 1.0 if area >= 1 else root(max(area, 1e-12), 1.0)
     return Estimate(area, low, high)
 
 
 def relative(own: NDArray[np.float64], controls: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) values less the mean of the (c, n) control values on the same window.
 
-    What a judge says of a window whatever the explanation falls out.
+    What a judge says of a window whatever the explanation falls out. Differences that are only
+    rounding are ties.
     """
-    return own - controls.mean(axis=0)
+    return np.round(own - controls.mean(axis=0), DECIMALS)
 
 
 def relative_controls(controls: NDArray[np.float64]) -> NDArray[np.float64]:
     """(c, n) each control less the mean of the other controls: the null of `relative`."""
     n = len(controls)
-    return controls - (controls.sum(axis=0) - controls) / (n - 1)
+    return np.round(controls - (controls.sum(axis=0) - controls) / (n - 1), DECIMALS)
 
 
 def difference_from_null(

@@ -24,6 +24,10 @@ else:
     import tomli as tomllib
 
 
+SHARD_TOKENS = 1 << 16
+"""Tokens in a shard of contexts, at most: what is held in memory, and lost when a run is killed."""
+
+
 class Section(BaseModel):
     """A table of a study file."""
 
@@ -195,12 +199,11 @@ def parse_study(table: dict[str, Any], origin: str) -> Study:
         return Study.model_validate(_tuples(table))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
+        steps = [str(step) for step in first["loc"]]
+        place = ".".join(steps)
         hint = ""
         if first["type"] == "extra_forbidden":
-            section = table.get(str(first["loc"][0])) if len(first["loc"]) > 1 else None
-            known = _keys(str(first["loc"][0]) if section is not None else "")
-            hint = nearest(str(first["loc"][-1]), known)
+            hint = nearest(steps[-1], _keys(steps[0] if len(steps) > 1 else ""))
         message = "unknown key" if hint else one_line(first["msg"]).lower()
         raise UsageError(f"{one_line(origin)}: {message}: {one_line(place)}", hint) from None
 
@@ -240,7 +243,13 @@ def _absolute(study: Study, folder: Path) -> Study:
 
 def corpus_settings(section: CorpusSection, *, add_bos: bool) -> CorpusSettings:
     """The corpus section as the corpus module takes it."""
-    return CorpusSettings(section.n_ctx, add_bos, section.packed, section.max_tokens)
+    return CorpusSettings(
+        section.n_ctx,
+        add_bos,
+        section.packed,
+        section.max_tokens,
+        max(1, SHARD_TOKENS // section.n_ctx),
+    )
 
 
 def cache_settings(section: CacheSection) -> CacheSettings:

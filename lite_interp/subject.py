@@ -230,7 +230,7 @@ def _load(place: LocalModel, dtype: torch.dtype) -> Any:
     """The transformers model with all its weights, or an error that says what is wrong."""
     try:
         with quiet():
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 str(place.folder), dtype=dtype, output_loading_info=True, **place.options
             )
     # What a broken file raises depends on the format and on where it is cut.
@@ -239,6 +239,7 @@ def _load(place: LocalModel, dtype: torch.dtype) -> Any:
             f"model cannot be read: {one_line(place.path)}: {one_line(error)[:200]}",
             "is the download complete, and does transformers know the architecture?",
         ) from error
+    model, report = loaded
     broken = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if broken:
         raise SubjectError(

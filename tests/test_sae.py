@@ -19,7 +19,9 @@ def relu(p):
 
 def topk(p, k):
     kept = np.zeros_like(p)
-    np.put_along_axis(kept, order := np.argsort(-p, axis=1)[:, :k], np.take_along_axis(p, order, 1), 1)
+    np.put_along_axis(
+        kept, order := np.argsort(-p, axis=1)[:, :k], np.take_along_axis(p, order, 1), 1
+    )
     return relu(kept)
 
 
@@ -335,6 +337,7 @@ def test_fit_is_what_numpy_says_and_a_random_coder_is_refused(tmp_path):
     error = ((X - coder.reconstruct(x).numpy()) ** 2).sum()
     assert fit.fvu == pytest.approx(error / ((X - X.mean(0)) ** 2).sum(), rel=1e-4)
     assert (fit.l0, fit.n_tokens) == (4, 11)
+    assert fit.dead_fraction == (dense(coder) == 0).all(0).mean()
     with pytest.raises(CoderError, match="does not reconstruct layers.1"):
         sae.refuse_bad_fit(fit, coder)
     with pytest.raises(CoderError, match="unexplained nan"):

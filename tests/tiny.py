@@ -1,4 +1,4 @@
-"""Tiny random subjects and sparse coders, written to a folder in the layouts that real ones have."""
+"""Tiny random subjects and sparse coders, written in the layouts that real ones have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -89,6 +90,45 @@ def write_subject(folder: Path, kind: Kind = "llama", n_layers: int = 3, seed: i
     with quiet():
         make_model(kind, n_layers, seed=seed).save_pretrained(folder)
         return write_tokenizer(folder)
+
+
+def write_gguf(path: Path, n_layers: int = 3, seed: int = 0) -> Path:
+    """Write the llama that `write_subject` writes, as a GGUF file of float32 tensors."""
+    model = make_model("llama", n_layers, seed=seed)
+    config: Any = model.config
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(n_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(N_VOCAB)
+    tokens = sorted(make_tokenizer().get_vocab().items(), key=lambda item: item[1])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([token for token, _ in tokens])
+    writer.add_token_types([3 if token in SPECIAL else 1 for token, _ in tokens])
+    writer.add_token_merges(["t h", "th e"])
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
+    names = get_tensor_name_map(MODEL_ARCH.LLAMA, n_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, tensor in model.state_dict().items():
+        array = tensor.numpy()
+        if n_heads := heads.get(name.split(".")[-2]):
+            # llama.cpp pairs neighbours in its rotary embedding, transformers pairs halves.
+            halves = array.reshape(n_heads, 2, -1, array.shape[1])
+            array = halves.swapaxes(1, 2).reshape(array.shape)
+        found = names.get_name(name, try_suffixes=(".weight",))
+        writer.add_tensor(f"{found}", np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def random_weights(d_in: int, n_latents: int, seed: int, d_out: int | None = None):

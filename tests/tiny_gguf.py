@@ -37,12 +37,14 @@ def bpe(writer: GGUFWriter, template: str | None) -> int:
     """256 bytes, some words with the merges that lead to them, special tokens. No BOS."""
     tokens, merges = byte_letters(), []
     for word in BPE_WORDS:
-        left = word[0]
-        for letter in word[1:]:
-            if left + letter not in tokens:
-                tokens.append(left + letter)
-                merges.append(f"{left} {letter}")
-            left += letter
+        # A word behind a space is merged from the space and the word, as that merge comes first.
+        parts = [word[0], word[1:]] if word[1:] in BPE_WORDS else list(word)
+        left = parts[0]
+        for part in parts[1:]:
+            if left + part not in tokens:
+                tokens.append(left + part)
+                merges.append(f"{left} {part}")
+            left += part
     kinds = [TokenType.NORMAL] * len(tokens)
     tokens += [*BPE_SPECIALS, *BPE_DEFINED]
     kinds += [TokenType.CONTROL] * len(BPE_SPECIALS) + [TokenType.USER_DEFINED] * len(BPE_DEFINED)
@@ -113,7 +115,8 @@ def write(
     n_vocab = vocabulary(writer, template)
     tensors = Tensors(writer, 0)
     if with_weights:
-        tensors.normal("token_embd.weight", n_vocab, width, scale=1.0)
+        tied = architecture != "llama"  # then the embedding makes the logits, too
+        tensors.normal("token_embd.weight", n_vocab, width, scale=0.3 if tied else 1.0)
         tensors.ones("output_norm.weight", width)
         (mamba if architecture == "mamba" else transformer)(
             writer, tensors, architecture, n_layer, width, n_vocab
@@ -135,7 +138,7 @@ def transformer(writer, tensors, architecture, n_layer, width, n_vocab) -> None:
     writer.add_rope_dimension_count(size)
     writer.add_key_length(size)
     writer.add_value_length(size)
-    if architecture == "gemma3":  # its output is tied to the embedding
+    if architecture == "gemma3":
         writer.add_sliding_window(16)
     else:
         tensors.normal("output.weight", n_vocab, width, scale=0.3)

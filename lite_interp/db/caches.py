@@ -13,7 +13,7 @@ from sqlite_utils import Database
 
 from lite_interp import codec
 from lite_interp.db.file import add
-from lite_interp.errors import ResultsError, UsageError
+from lite_interp.errors import ResultsError, UsageError, one_line
 from lite_interp.records import ContextShard, Corpus, Firings, LatentStats
 
 
@@ -122,8 +122,10 @@ def finish_cache(db: Database, cache_id: str, latents: Iterable[LatentStats]) ->
             )
         db.execute(
             """update caches set
-               n_counted = (select sum(n_counted) from cache_shards where cache_id = :id),
-               n_masked = (select sum(value) from cache_shards, json_each(cache_shards.n_masked)
+               n_counted = (select coalesce(sum(n_counted), 0) from cache_shards
+                            where cache_id = :id),
+               n_masked = (select coalesce(sum(value), 0)
+                           from cache_shards, json_each(cache_shards.n_masked)
                            where cache_id = :id)
                where id = :id""",
             {"id": cache_id},
@@ -158,13 +160,17 @@ def the_cache(db: Database, wanted: str = "") -> CacheInfo:
     caches = load_caches(db)
     if not caches:
         raise ResultsError("the file holds no cache", "begin with `lite-interp cache`")
-    found = [cache for cache in caches if cache.id.removeprefix("b2:").startswith(wanted)]
+    begin = wanted.removeprefix("b2:")
+    found = [cache for cache in caches if cache.id.removeprefix("b2:").startswith(begin)]
     if len(found) != 1:
         names = ", ".join(
             f"{cache.id[3:11]} ({cache.coder_name} on {cache.corpus.name})" for cache in caches
         )
         what = "several caches fit" if found else "no cache has an id that begins with"
-        raise UsageError(f"{what}: {wanted or 'any'}", f"name one with --cache; there is: {names}")
+        raise UsageError(
+            f"{what}: {one_line(wanted) or 'any'}",
+            f"name one with --cache; there is: {one_line(names)}",
+        )
     if found[0].n_counted is None:
         raise ResultsError(
             "the cache is not complete", "the same `lite-interp cache` command goes on with it"

@@ -18,8 +18,11 @@ from lite_interp.errors import ResultsError, one_line
 from lite_interp.ids import canonical_json
 from lite_interp.migrations import APPLICATION_ID, SCHEMA_VERSION, migrations
 
+OLDEST_SQLITE = (3, 37, 0)
+"""The first with STRICT tables."""
+
 PAGE_SIZE = 16384
-"""Bytes. Packed firings are about 1 KB each and lie inside the pages of their index."""
+"""Bytes. Packed firings are about 1 KB each; larger pages leave less unused at their ends."""
 
 
 @contextmanager
@@ -33,12 +36,12 @@ def open_results(path: Path, *, create: bool = False) -> Iterator[Database]:
     _refuse_impossible(path, create)
     with _one_writer(path), _plain_errors(path):
         new = not path.exists()
-        db = Database(sqlite3.connect(path, isolation_level=None))
+        db = Database(sqlite3.connect(path.absolute(), isolation_level=None))
         try:
             _prepare(db, path)
             yield db
         finally:
-            empty = new and not db.execute("select count(*) from corpora").fetchone()[0]
+            empty = new and _is_empty(db)
             _settle(db)
             db.close()
             if empty:
@@ -57,6 +60,8 @@ def read_results(path: Path) -> Iterator[Database]:
         db = Database(connection)
         try:
             _check_header(db, path)
+            if not _n_tables(db):
+                raise ResultsError(f"an empty file, not a results file: {one_line(path)}")
             if _user_version(db) != SCHEMA_VERSION:
                 raise ResultsError(
                     f"written by an older version of lite-interp: {one_line(path)}",
@@ -69,6 +74,20 @@ def read_results(path: Path) -> Iterator[Database]:
 
 
 def _refuse_impossible(path: Path, create: bool) -> None:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise ResultsError(
+            f"this Python's SQLite is too old: {sqlite3.sqlite_version}",
+            "a newer build of Python brings a newer SQLite; 3.37 is enough",
+        )
+    try:
+        _refuse_path(path, create)
+    except OSError as error:
+        raise ResultsError(
+            f"cannot be read: {one_line(path)}: {error.strerror}", "look at its name and rights"
+        ) from error
+
+
+def _refuse_path(path: Path, create: bool) -> None:
     if path.is_dir():
         raise ResultsError(f"a folder, not a results file: {one_line(path)}")
     if not path.exists() and not create:
@@ -88,7 +107,7 @@ def _refuse_impossible(path: Path, create: bool) -> None:
 
 def _check_header(db: Database, path: Path) -> None:
     application = db.execute("pragma application_id").fetchone()[0]
-    tables = db.execute("select count(*) from sqlite_master").fetchone()[0]
+    tables = _n_tables(db)
     if application != APPLICATION_ID and (application or tables):
         raise ResultsError(
             f"a SQLite file of another program: {one_line(path)}", "name another file"
@@ -103,6 +122,18 @@ def _check_header(db: Database, path: Path) -> None:
         )
 
 
+def _n_tables(db: Database) -> int:
+    return int(db.execute("select count(*) from sqlite_master").fetchone()[0])
+
+
+def _is_empty(db: Database) -> bool:
+    """Whether nothing was computed; a file that cannot be asked is kept."""
+    try:
+        return not _n_tables(db) or not db.execute("select 1 from corpora").fetchone()
+    except sqlite3.Error:
+        return False
+
+
 def _user_version(db: Database) -> int:
     return int(db.execute("pragma user_version").fetchone()[0])
 
@@ -114,22 +145,24 @@ def _prepare(db: Database, path: Path) -> None:
         raise ResultsError(
             f"the file is read-only: {one_line(path)}", "copy it, or make it writable"
         )
-    new = not db.execute("select count(*) from sqlite_master").fetchone()[0]
-    if new:
+    if not _n_tables(db):
         db.execute(f"pragma page_size = {PAGE_SIZE}")
-        db.execute(f"pragma application_id = {APPLICATION_ID}")
     if list(migrations.pending(db)):
-        migrations.apply(db)
-        db.execute(f"pragma user_version = {SCHEMA_VERSION}")
+        with db.atomic():
+            db.execute(f"pragma application_id = {APPLICATION_ID}")
+            migrations.apply(db)
+            db.execute(f"pragma user_version = {SCHEMA_VERSION}")
     # Network file systems refuse WAL; the mode that was there then stays.
     db.execute("pragma journal_mode = wal")
-    db.execute("pragma synchronous = normal")
+    # One wait for the disk a unit of work, so that a power cut costs at most one unit.
+    db.execute("pragma synchronous = full")
     db.execute("pragma foreign_keys = on")
 
 
 def _settle(db: Database) -> None:
     """Back to one closed file: another reader may keep it in WAL mode, which is no harm."""
     try:
+        db.execute("pragma busy_timeout = 200")
         db.execute("pragma wal_checkpoint(truncate)")
         db.execute("pragma journal_mode = delete")
     except sqlite3.OperationalError:
@@ -140,15 +173,20 @@ def _settle(db: Database) -> None:
 def _one_writer(path: Path) -> Iterator[None]:
     """A lock outside the folder of the file, so that the results stay one file."""
     folder = Path(platformdirs.user_cache_dir("lite-interp")) / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     lock = filelock.FileLock(folder / f"{name}.lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise ResultsError(
             f"another process is writing to this file: {one_line(path)}",
             "wait for it, or write to a file of its own",
+        ) from error
+    except OSError as error:
+        raise ResultsError(
+            f"no place for a lock: {one_line(folder)}: {error.strerror}",
+            "set XDG_CACHE_HOME to a folder that can be written to",
         ) from error
     try:
         yield

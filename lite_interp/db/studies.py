@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,9 @@ def store_example_set(db: Database, cache_id: str, examples: ExampleSet) -> None
 
 
 def _window_row(cache_id: str, window: Window) -> dict[str, Any]:
+    """Values are rounded first: the marks in the file are those of the window read back."""
+    acts = [float(f"{value:.5g}") for value in window.values]
+    window = replace(window, values=np.array(acts, np.float32))
     return {
         "id": window.id,
         "cache_id": cache_id,
@@ -79,7 +82,7 @@ def _window_row(cache_id: str, window: Window) -> dict[str, Any]:
         "max_value": window.peak,
         "marked": marked_text(window),
         "tokens": list(window.tokens),
-        "acts": [float(f"{value:.5g}") for value in window.values],
+        "acts": acts,
     }
 
 

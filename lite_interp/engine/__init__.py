@@ -46,10 +46,11 @@ class EngineSettings:
     """Sequences evaluated side by side, at most."""
     n_cells: int = 0
     """Tokens that all sequences hold together; 0 = twice `n_ctx` and one batch."""
-    flash_attention: bool = True
-    """Whether attention is computed without storing its whole matrix."""
+    flash_attention: bool = False
+    """Whether attention is computed without storing its whole matrix: no faster on a CPU, and
+    there numbers then depend more on what is evaluated side by side."""
     kv_type: str = "f16"
-    """Type in which keys and values are kept: `f16`, `f32` or `q8_0`."""
+    """Type in which keys and values are kept: `f16`, `f32`, or `q8_0` with flash attention."""
     n_threads: int = 0
     """Threads; 0 = one for each physical core."""
     n_gpu_layers: int = -1
@@ -71,7 +72,12 @@ class EngineSettings:
                     f"--{option} is out of range: {value}", f"choose between {low} and {high}"
                 )
         if self.kv_type not in ("f16", "f32", "q8_0"):
-            raise EngineError(f"unknown type of keys and values: {one_line(self.kv_type)}")
+            raise EngineError(
+                f"unknown type of keys and values: {one_line(self.kv_type)}",
+                "there is: f16, f32, q8_0",
+            )
+        if self.kv_type == "q8_0" and not self.flash_attention:
+            raise EngineError("keys and values of type q8_0 need flash attention")
 
     def asked(self) -> dict[str, Any]:
         """The settings that change numbers, as they go into an engine's id."""

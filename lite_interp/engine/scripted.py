@@ -43,7 +43,9 @@ class ScriptedTokenizer:
         """Number the tokens: 256 bytes, the words, the special tokens."""
         self._words = {word.encode(): 256 + i for i, word in enumerate(_WORDS)}
         first = 256 + len(_WORDS)
-        self.specials = {text: SpecialToken(first + i) for i, text in enumerate(_SPECIALS)}
+        self.specials: Mapping[str, SpecialToken] = {
+            text: SpecialToken(first + i) for i, text in enumerate(_SPECIALS)
+        }
         self.n_vocab = first + len(_SPECIALS)
         self.bos: int | None = self.specials["<|begin|>"].id
         self.bos_text, self.eos_text = "<|begin|>", "<|end|>"
@@ -56,7 +58,7 @@ class ScriptedTokenizer:
     def beginning(self, text: str) -> list[int]:
         """Tokens of plain text; the same wherever it stands."""
         found = self._pattern.findall(text.encode("utf-8", "replace"))
-        return [self._words.get(part, part[0]) for part in found]
+        return [self._words[part] if part in self._words else part[0] for part in found]
 
     going_on = beginning
 

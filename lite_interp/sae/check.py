@@ -68,16 +68,18 @@ def measure_fit(coder: SparseCoder, x: Tensor, y: Tensor | None = None) -> Fit:
     if not len(target):
         return Fit(math.nan, 0.0, 1.0, 0)
     error = total = 0.0
+    n_fired = torch.zeros(coder.n_latents, dtype=torch.long, device=x.device)
     mean = target.mean(0)
     for part, wanted in zip(x.split(4096), target.split(4096), strict=True):
-        error += float((wanted - coder.reconstruct(part)).pow(2).sum(dtype=torch.float64))
+        encoded = coder.encode(part)
+        made = coder.reconstruct(part, encoded)
+        error += float((wanted - made).pow(2).sum(dtype=torch.float64))
         total += float((wanted - mean).pow(2).sum(dtype=torch.float64))
-    fired = coder.firings(x)
-    n_alive = len(fired.latents.unique())
+        n_fired += encoded.indices[encoded.values > 0].bincount(minlength=coder.n_latents)
     return Fit(
         fvu=error / total if total > 0 else math.nan,
-        l0=len(fired.values) / len(target),
-        dead_fraction=1 - n_alive / coder.n_latents,
+        l0=int(n_fired.sum()) / len(target),
+        dead_fraction=float((n_fired == 0).double().mean()),
         n_tokens=len(target),
     )
 

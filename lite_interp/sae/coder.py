@@ -202,10 +202,15 @@ class SparseCoder:
         )
         return summed + self.b_dec
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """(n, d_out) what the coder makes of x (n, d_in), in the subject's own scale."""
+    def reconstruct(self, x: Tensor, encoded: Encoded | None = None) -> Tensor:
+        """(n, d_out) what the coder makes of x (n, d_in), in the subject's own scale.
+
+        Args:
+            x: (n, d_in) activations at the hookpoint, any dtype.
+            encoded: `encode(x)`, if it is at hand.
+        """
         x = x.float()
-        y = self.decode(self.encode(x))
+        y = self.decode(self.encode(x) if encoded is None else encoded)
         centre, scale = self._norms(x)
         y = y * scale + centre
         return y if self.W_skip is None else y + x @ self.W_skip.T
@@ -238,7 +243,7 @@ class SparseCoder:
         if self.pre_bias is not None:
             x = x - self.pre_bias
         p = torch.addmm(self.b_enc, x, self.W_enc)
-        if self.activation == "jumprelu":
+        if self.threshold is not None:
             return p.where(p > self.threshold, 0).relu_()
         if self.gate is not None:
             magnitude = (p - self.b_enc) * self.gate.r_mag.exp() + self.gate.b_mag

@@ -72,6 +72,7 @@ class Assumptions:
     """Reads keys of a config and notes each default that stood in for a missing one."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        """Start with no notes."""
         self.config = config
         self.notes: list[str] = []
 

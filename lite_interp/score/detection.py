@@ -48,7 +48,9 @@ def score(explanation: str, windows: Sequence[Window], tools: Tools) -> list[Jud
         )
     except EngineFailure as failure:
         return [Judgement(None, f"engine: {failure}")] * len(windows)
-    margins = logsumexp(answers[:, : len(yes)], axis=1) - logsumexp(answers[:, len(yes) :], axis=1)
+    says_yes = np.asarray(logsumexp(answers[:, : len(yes)], axis=1))
+    says_no = np.asarray(logsumexp(answers[:, len(yes) :], axis=1))
+    margins = says_yes - says_no
     return [
         Judgement(float(margin)) if np.isfinite(margin) else Judgement(None, "not_finite")
         for margin in margins
