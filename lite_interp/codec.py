@@ -88,14 +88,14 @@ def unpack_firings(blob: bytes) -> tuple[NDArray[np.int64], NDArray[np.float32]]
     layout, exponent, n, least, width, low = _header(FIRINGS_HEAD, blob)
     if layout != FIRINGS:
         raise ValueError(f"firings in an unknown layout: {layout}")
-    if not (least > 0 and width < 16 and low < 32 and -149 <= exponent < 128):
+    if width > 15 or not -149 <= exponent < 128:
         raise ValueError("firings with a header out of range")
     start = struct.calcsize(FIRINGS_HEAD)
     middle = start + (n * width + 7) // 8
     end = middle + (n * low + 7) // 8
     unary = np.unpackbits(np.frombuffer(blob[end:], np.uint8))
     ends = np.flatnonzero(unary)
-    if end > len(blob) or len(ends) != n or len(unary) << low > 1 << 62:
+    if len(ends) != n or len(unary) << low > 1 << 62:
         raise ValueError("firings do not add up to their count")
     patterns = least + _unpack_bits(blob[start:middle], n, width)
     if patterns.max(initial=0) >= INFINITE:

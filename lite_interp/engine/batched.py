@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from lite_interp.prompts import Message
 from lite_interp.records import Generation, Sampling
 
 
-class Tokenizer(Vocabulary):
+class Tokenizer(Vocabulary, Protocol):
     """What an engine needs to know of a tokenizer."""
 
     n_vocab: int
@@ -26,15 +26,15 @@ class Tokenizer(Vocabulary):
 
     def special(self, text: str) -> list[int]:
         """Tokens of a text in which names of special tokens become those tokens."""
-        raise NotImplementedError
+        ...
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token stands for; none for a control token."""
-        raise NotImplementedError
+        ...
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends an answer."""
-        raise NotImplementedError
+        ...
 
 
 class BatchedEngine:
