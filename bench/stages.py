@@ -52,7 +52,7 @@ def main() -> None:
     """Measure cache, explain and score on the shipped example."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", default="qwen2.5-coder-1.5b-instruct")
-    parser.add_argument("--max-tokens", default="0")
+    parser.add_argument("--max-tokens", default="240000")
     parser.add_argument("--n", default="8", help="latents to explain and score")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -62,10 +62,10 @@ def main() -> None:
         corpus = ["--corpus", str(DEMO / "corpus.jsonl.zst"), "--max-tokens", options.max_tokens]
         print(json.dumps(measure("cache", ["cache", name, *subject, *corpus])), flush=True)
         print(json.dumps(bytes_per_firing(results)), flush=True)
-        windows = ["--shown", "16", "--active", "16", "--silent", "16", "--n", options.n]
+        windows = ["--shown", "12", "--active", "12", "--silent", "12", "--n", options.n]
         engine = ["--engine", options.engine, "--n-ctx", "2048"]
-        explainers = ["--explainer", "token_list", "--explainer", "llm"]
-        explain = ["explain", name, *explainers, *engine, *windows]
+        density = ["--min-density", "0.001", "--max-density", "0.01"]
+        explain = ["explain", name, *engine, *windows, *density]
         print(json.dumps(measure("explain", explain)), flush=True)
         for scorer in ("embedding", "detection"):
             score = ["score", name, "--scorers", scorer, "--controls", "3", *engine]

@@ -22,6 +22,9 @@ from lite_interp.render import marked_text, marked_tokens, one_row
 LONGEST = 400
 """Characters of an explanation; a longer answer is a failure, kept raw."""
 
+QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”"}
+"""Quotation marks that engines put around an answer."""
+
 
 class Answer(NamedTuple):
     """An explanation, or the reason why there is none."""
@@ -115,10 +118,23 @@ def marked_words(examples: ExampleSet) -> list[str]:
 def read(raw: str) -> Answer:
     """The explanation in an engine's answer: its first line with words in it, tidied."""
     line = next((line for line in raw.splitlines() if re.search(r"\w", line)), "")
-    text = re.sub(r"\s+", " ", one_row(line)).strip(" *\"'`“”").rstrip(".")
+    text = _bare(re.sub(r"\s+", " ", one_row(line)))
     if not text:
         return Answer(None, raw, "empty")
     return Answer(text, raw, None) if len(text) <= LONGEST else Answer(None, raw, "too_long")
+
+
+def _bare(text: str) -> str:
+    """The text without stars, a full stop, and quotation marks around the whole of it.
+
+    Marks within stay: `"major" or "main"` is two quoted words.
+    """
+    text = text.lstrip(" *").rstrip(" *.")
+    for opening, closing in QUOTES.items():
+        inner = text.removeprefix(opening).removesuffix(closing)
+        if inner != text and opening not in inner and closing not in inner:
+            return _bare(inner)
+    return text
 
 
 def ask_engine(
@@ -129,9 +145,9 @@ def ask_engine(
         raise ValueError("the explainer `llm` needs an engine and a prompt")
     if not examples.shown:
         return Answer(None, "", "no_windows")
-    tokens = engine.chat(ask(examples, prompt, settings["n_words"]), prompt.begun_answer)
     how = Sampling(settings["max_tokens"], settings["temperature"], settings["seed"], ("\n",))
     try:
+        tokens = engine.chat(ask(examples, prompt, settings["n_words"]), prompt.begun_answer)
         generation = engine.generate([[*tokens.prefix, *tokens.rest]], how, tokens.root)[0]
     except EngineFailure as failure:
         return Answer(None, "", f"engine: {failure}")
