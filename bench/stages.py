@@ -62,7 +62,7 @@ def main() -> None:
         corpus = ["--corpus", str(DEMO / "corpus.jsonl.zst"), "--max-tokens", options.max_tokens]
         print(json.dumps(measure("cache", ["cache", name, *subject, *corpus])), flush=True)
         print(json.dumps(bytes_per_firing(results)), flush=True)
-        windows = ["--shown", "12", "--active", "12", "--silent", "12", "--n", options.n]
+        windows = ["--shown", "12", "--active", "10", "--silent", "10", "--n", options.n]
         engine = ["--engine", options.engine, "--n-ctx", "2048"]
         density = ["--min-density", "0.001", "--max-density", "0.01"]
         explain = ["explain", name, *engine, *windows, *density]

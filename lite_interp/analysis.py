@@ -80,6 +80,18 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
+ALIKE = (
+    "explainer",
+    "scorer",
+    "variant",
+    "explained_by",
+    "explained_with",
+    "settings",
+    "model_id",
+)
+"""Columns in which the scores of one mean are alike: no mean over two engines or prompts."""
+
+
 class Summary(NamedTuple):
     """One scorer over all latents that an explainer explained."""
 
@@ -101,13 +113,15 @@ class Summary(NamedTuple):
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
     """Means over latents, with intervals by Student's t, of rows as `load_scores` gives them."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["explainer"], row["scorer"], row["variant"]), []).append(row)
+        groups.setdefault(tuple(row.get(name) for name in ALIKE), []).append(row)
     return [
         Summary(
-            *key,
-            len(group),
+            key[0],
+            key[1],
+            key[2],
+            len({row["latent"] for row in group if row["value"] is not None}),
             stats.mean_interval(_column(group, "value")),
             stats.mean_interval(_column(group, "null_value")),
             stats.mean_interval(_column(group, "difference")),

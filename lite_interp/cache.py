@@ -196,10 +196,10 @@ def _pack(
     order = np.lexsort((places, latents))
     places, latents, values = places[order], latents[order], values[order]
     distinct, starts = np.unique(latents, return_index=True)
-    ends = np.append(starts[1:], len(latents))
+    edges = [*starts.tolist(), len(latents)]
     return [
         (int(latent), codec.pack_firings(places[start:end], values[start:end]))
-        for latent, start, end in zip(distinct, starts, ends, strict=True)
+        for latent, start, end in zip(distinct, edges[:-1], edges[1:], strict=True)
     ]
 
 

@@ -67,8 +67,8 @@ def run_demo(results: Path, engine: str, terminal: Terminal) -> str:
         f"estimate: {duration(seconds.total)} (reading {duration(seconds.cache)}, explaining "
         f"{duration(seconds.explain)}, judging {duration(seconds.score)}); less if some is done"
     )
-    latents = run_study(results, study, terminal, loaded)
-    print_results(results, latents)
+    cache_id, latents = run_study(results, study, terminal, loaded)
+    print_results(results, cache_id, latents)
     terminal.say(f"done in {duration(time.monotonic() - started)}")
     first = latents[0]
     return (
@@ -79,16 +79,16 @@ def run_demo(results: Path, engine: str, terminal: Terminal) -> str:
     )
 
 
-def print_results(results: Path, latents: Sequence[int]) -> None:
+def print_results(results: Path, cache_id: str, latents: Sequence[int]) -> None:
     """The table of the latents of a run, and the means over them."""
     from lite_interp.analysis import summarise
-    from lite_interp.db.caches import load_caches
+    from lite_interp.db.caches import the_cache
     from lite_interp.db.file import read_results
     from lite_interp.db.studies import load_scores
     from lite_interp.view import latent_rows, latents_table, summary_lines
 
     with read_results(results) as db:
-        cache = load_caches(db)[-1]
+        cache = the_cache(db, cache_id)
         rows = [row for row in latent_rows(db, cache, "raw") if row["latent"] in latents]
         scores = [row for row in load_scores(db, cache.id) if row["latent"] in latents]
     console = Console(highlight=False, markup=False)

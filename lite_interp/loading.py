@@ -14,7 +14,7 @@ from lite_interp import study
 from lite_interp.cache import CacheSettings, FitSample, Site, sample_fit
 from lite_interp.corpus import ContextStream, build_contexts, corpus_record
 from lite_interp.documents import Skips, read_documents
-from lite_interp.errors import CoderError, one_line
+from lite_interp.errors import CoderError, SubjectError, one_line
 from lite_interp.fetch import model_path
 from lite_interp.ids import content_id
 from lite_interp.records import Corpus
@@ -69,6 +69,11 @@ def load_job(job: CacheJob, tell: Reporter) -> Loaded:
     shard = next(first)
     tell.say(f"loading the subject {path.name}")
     subject = load_subject(path, device=job.subject.device, dtype=job.subject.dtype)
+    if job.corpus.n_ctx > subject.max_length:
+        raise SubjectError(
+            f"contexts are longer than the subject reads: {job.corpus.n_ctx} tokens",
+            f"it reads {subject.max_length}: --context, `n_ctx` in [corpus]",
+        )
     site = _site(subject, coder, job.coder.hookpoint, tokenizer.special_ids)
     coder = coder.to(subject.device)
     sample = sample_fit(chain([shard], first), subject, coder, site)
@@ -135,5 +140,6 @@ def read_corpus(job: CacheJob, tokenizer: Tokenizer, tell: Reporter) -> Corpus:
 
 
 def coder_id(loaded: Loaded) -> str:
-    """Name of a coder: its weights and where it reads."""
-    return content_id(["coder", loaded.coder.hash, str(loaded.site.reads)])
+    """Name of a coder: its weights, its config (how many latents are kept, say), where it reads."""
+    coder = loaded.coder
+    return content_id(["coder", coder.hash, coder.provenance["config"], str(loaded.site.reads)])

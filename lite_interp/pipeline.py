@@ -14,9 +14,10 @@ from sqlite_utils import Database
 
 from lite_interp import analysis, stages, study
 from lite_interp.cache import Reader, cache_id
+from lite_interp.choosing import choose_latents
 from lite_interp.db import caches, studies
 from lite_interp.db.caches import CacheInfo
-from lite_interp.db.file import add
+from lite_interp.db.file import add, refuse_unusable
 from lite_interp.db.runs import open_run
 from lite_interp.documents import Skips
 from lite_interp.embedder import Embedder, SentenceEmbedder
@@ -24,7 +25,6 @@ from lite_interp.engine import Engine, open_engine
 from lite_interp.errors import SubjectError, UsageError, one_line
 from lite_interp.explain import Explainer, find_explainer
 from lite_interp.fetch import model_path
-from lite_interp.ids import generator
 from lite_interp.loading import (
     CacheJob,
     Loaded,
@@ -35,8 +35,9 @@ from lite_interp.loading import (
     open_stream,
     read_corpus,
 )
-from lite_interp.prompts import Prompt, load_prompt
+from lite_interp.prompts import Prompt, choose_prompt
 from lite_interp.records import ExampleSet, Explanation
+from lite_interp.samplers import find_sampler
 from lite_interp.score import Scorer, Tools, find_scorer
 from lite_interp.tokenizer import load_tokenizer
 
@@ -50,6 +51,7 @@ def cache_corpus(results: Path, job: CacheJob, tell: Reporter, loaded: Loaded | 
         tell: who is told.
         loaded: the models, if they are in memory already.
     """
+    refuse_unusable(results)
     loaded = loaded or load_job(job, tell)
     corpus = read_corpus(job, loaded.tokenizer, tell)
     subject = loaded.subject
@@ -136,6 +138,9 @@ def explain_latents(results: Path, wanted: str, job: ExplainJob, tell: Reporter)
     """
     explainers = [find_explainer(name) for name in job.explain.explainers]
     asks = [_prompt_of(explainer, job.explain.prompt) for explainer in explainers]
+    find_sampler(job.examples.sampler)
+    if any(asks):
+        _engine_path(job.engine)
     with open_run(results, "explain") as db:
         cache = caches.the_cache(db, wanted)
         latents = choose_latents(db, cache, job.latents, job.seed)
@@ -168,14 +173,18 @@ def _explain(
         pass
 
 
-def _prompt_of(explainer: Explainer, wanted: str) -> Prompt | None:
-    return load_prompt(wanted or explainer.prompt) if explainer.prompt else None
+def _prompt_of(module: Explainer | Scorer, wanted: str) -> Prompt | None:
+    return choose_prompt(wanted, module.prompt, {"words"}) if module.prompt else None
+
+
+def _engine_path(section: study.EngineSection) -> Path:
+    if not section.model:
+        raise UsageError("no engine is named", "--engine, or `model` in [engine], names one")
+    return model_path(section.model, "engine")
 
 
 def _engine(section: study.EngineSection, tell: Reporter) -> Engine:
-    if not section.model:
-        raise UsageError("no engine is named", "name a model or a GGUF file: --engine")
-    path = model_path(section.model, "engine")
+    path = _engine_path(section)
     tell.say(f"loading the engine {path.name}")
     return open_engine(path, study.engine_settings(section))
 
@@ -192,41 +201,24 @@ def _store_tools(db: Database, tools: Tools) -> None:
         add(db, "prompts", {"id": prompt.id, "name": prompt.name, "text": prompt.model_dump()})
 
 
-def choose_latents(
-    db: Database, cache: CacheInfo, section: study.LatentsSection, seed: int
-) -> list[int]:
-    """The latents that are named, or as many as wanted drawn by seed from a range of density.
-
-    A greater number with the same seed keeps those that a smaller one drew.
-    """
-    absent = [index for index in section.indices if not 0 <= index < cache.n_latents]
-    if absent:
-        raise UsageError(
-            f"no such latent: {absent[0]}", f"the coder has 0 to {cache.n_latents - 1}"
-        )
-    if section.indices:
-        return sorted(set(section.indices))
-    pool = caches.latents_by_density(db, cache.id, section.min_density, section.max_density)
-    if not pool:
-        raise UsageError(
-            f"no latent has a density between {section.min_density} and {section.max_density}",
-            "`lite-interp list --sort density` shows what there is",
-        )
-    return [int(latent) for latent in generator(seed, "latents").permutation(pool)[: section.n]]
-
-
 def _examples(
     db: Database, cache: CacheInfo, latents: Sequence[int], job: ExplainJob, tell: Reporter
 ) -> list[ExampleSet]:
-    tokenizer = load_tokenizer(job.subject or cache.subject_path)
-    if tokenizer.hash != cache.corpus.tokenizer_hash:
-        raise SubjectError(
-            f"another tokenizer than the one that cut the corpus: {one_line(tokenizer.name)}",
-            "name the subject of this file: --subject",
-        )
     settings = study.draw_settings(job.examples)
-    source = stages.open_source(db, cache, tokenizer, settings.width)
-    drawn = stages.draw_examples(db, cache, source, latents, settings, job.seed)
+    pending = stages.pending_draws(db, cache, latents, settings, job.seed)
+    if pending:
+        moved = model_path(job.subject, "subject") if job.subject else cache.subject_path
+        tokenizer = load_tokenizer(moved)
+        if tokenizer.hash != cache.corpus.tokenizer_hash:
+            raise SubjectError(
+                f"another tokenizer than the one that cut the corpus: {one_line(tokenizer.name)}",
+                "name the subject of this file: --subject",
+            )
+        source = stages.open_source(db, cache, tokenizer, settings.width)
+        done = stages.write_examples(db, cache, source, pending, settings, job.seed)
+        for _ in tell.track(done, len(pending), "drawing windows"):
+            pass
+    drawn = stages.load_examples(db, cache, latents, settings, job.seed)
     few = [str(examples.latent) for examples in drawn if len(examples.shown) < 3]
     if few:
         tell.say(f"fewer than 3 windows to show for latents {', '.join(few)}")
@@ -254,6 +246,7 @@ def score_explanations(results: Path, wanted: str, job: ScoreJob, tell: Reporter
     scorers = [find_scorer(name) for name in job.score.scorers]
     for name in job.score.explainers:
         find_explainer(name)
+    _check_scorers(scorers, job.score, job.engine)
     with open_run(results, "score") as db:
         cache = caches.the_cache(db, wanted)
         explanations = _wanted_explanations(db, cache, job)
@@ -261,7 +254,10 @@ def score_explanations(results: Path, wanted: str, job: ScoreJob, tell: Reporter
             tools = _tools(scorer, job, tell)
             try:
                 _store_tools(db, tools)
-                work = stages.pending_trials(db, explanations, scorer, tools, job.score.n_controls)
+                pool = studies.load_explanations(db, cache.id)
+                work = stages.pending_trials(
+                    db, explanations, pool, scorer, tools, job.score.n_controls
+                )
                 done = stages.write_trials(db, work, scorer, tools)
                 for _ in tell.track(done, len(work), f"scoring ({scorer.name})"):
                     pass
@@ -284,7 +280,7 @@ def _wanted_explanations(db: Database, cache: CacheInfo, job: ScoreJob) -> list[
 
 
 def _tools(scorer: Scorer, job: ScoreJob, tell: Reporter) -> Tools:
-    prompt = load_prompt(job.score.prompt or scorer.prompt) if scorer.prompt else None
+    prompt = _prompt_of(scorer, job.score.prompt)
     if scorer.needs == "engine":
         return Tools(engine=_engine(job.engine, tell), prompt=prompt)
     return Tools(embedder=_embedder(job.score.embedder), prompt=prompt)
@@ -296,29 +292,39 @@ def _embedder(name: str) -> Embedder:
 
 def run_study(
     results: Path, whole: study.Study, tell: Reporter, loaded: Loaded | None = None
-) -> list[int]:
-    """The whole pipeline; a second run goes on where the first stopped. Returns the latents."""
+) -> tuple[str, list[int]]:
+    """The whole pipeline, from where it stopped; returns the cache's id and the latents."""
     _check_names(whole)
     job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
     name = cache_corpus(results, job, tell, loaded)
     wanted = name.removeprefix("b2:")
-    explain_job = ExplainJob(whole.seed, whole.latents, whole.examples, whole.engine, whole.explain)
+    explain_job = ExplainJob(
+        whole.seed, whole.latents, whole.examples, whole.engine, whole.explain, whole.subject.model
+    )
     latents = explain_latents(results, wanted, explain_job, tell)
     section = whole.score
     if not section.explainers:
         section = section.model_copy(update={"explainers": whole.explain.explainers})
     score_explanations(results, wanted, ScoreJob(whole.engine, section, latents), tell)
-    return latents
+    return name, latents
 
 
 def _check_names(whole: study.Study) -> None:
     """Refuse at the start what would only fail in the last stage."""
-    scorers = [find_scorer(name) for name in whole.score.scorers]
+    find_sampler(whole.examples.sampler)
     explainers = [find_explainer(name) for name in whole.explain.explainers]
-    needs_engine = any(explainer.prompt for explainer in explainers)
-    if needs_engine or any(scorer.needs == "engine" for scorer in scorers):
-        if not whole.engine.model:
-            raise UsageError("no engine is named", "set `model` in [engine]")
-        model_path(whole.engine.model, "engine")
-    if any(scorer.needs == "embedder" for scorer in scorers):
-        model_path(whole.score.embedder, "embedder")
+    asks = [_prompt_of(explainer, whole.explain.prompt) for explainer in explainers]
+    if any(asks):
+        _engine_path(whole.engine)
+    _check_scorers([find_scorer(name) for name in whole.score.scorers], whole.score, whole.engine)
+
+
+def _check_scorers(
+    scorers: Sequence[Scorer], section: study.ScoreSection, engine: study.EngineSection
+) -> None:
+    for scorer in scorers:
+        _prompt_of(scorer, section.prompt)
+        if scorer.needs == "engine":
+            _engine_path(engine)
+        else:
+            model_path(section.embedder, "embedder")

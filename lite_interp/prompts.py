@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import string
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -147,6 +147,25 @@ def load_prompt(name: str) -> Prompt:
             f"not a prompt file: {one_line(path)}: {one_line(first)}",
             "docs/prompts.md lists the keys of a prompt file",
         ) from error
+
+
+def choose_prompt(wanted: str, own: str, optional: Set[str] = frozenset()) -> Prompt:
+    """The prompt that the user names, or else a module's own.
+
+    Args:
+        wanted: name or file; empty = the module's own.
+        own: name of the module's own prompt, whose variables are those that get a value.
+        optional: variables that a prompt may do without.
+    """
+    prompt, known = load_prompt(wanted or own), load_prompt(own).variables
+    wrong = sorted(prompt.variables - known) or sorted(known - prompt.variables - optional)
+    if wrong:
+        what = "has an unknown variable" if wrong[0] in prompt.variables else "lacks a variable"
+        raise UsageError(
+            f"the prompt {one_line(prompt.name)} {what}: ${wrong[0]}",
+            "there is: " + ", ".join(f"${name}" for name in sorted(known)),
+        )
+    return prompt
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lite_interp.errors import UsageError, nearest
+from lite_interp.errors import UsageError, nearest, one_line
 from lite_interp.ids import content_id, generator
 from lite_interp.records import ExampleSet, Firings, Place, Placed
 from lite_interp.windows import Active, Grid, active_windows, make_window, window_values
@@ -25,6 +25,8 @@ ReadTokens = Callable[[Place], NDArray[np.int32]]
 """Token ids (w,) of a window."""
 ReadTexts = Callable[[NDArray[np.int32]], tuple[str, ...]]
 """Texts of single tokens (w,) that join to the text of the window."""
+Sampler = Callable[[NDArray[np.int64], int, np.random.Generator], NDArray[np.int64]]
+"""Ranks that are left, how many are wanted, randomness → the ranks (n,) that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +72,21 @@ def draw_example_set(
     A latent with few windows keeps up to half of them for scoring and shows the rest; what is
     there may be less than what was asked for, or nothing.
     """
-    if settings.sampler not in SAMPLERS:
-        raise UsageError(
-            f"no sampler is named: {settings.sampler}", nearest(settings.sampler, SAMPLERS)
-        )
+    sampler = find_sampler(settings.sampler)
     random = generator(seed, latent, "example_set")
     every = active_windows(source.grid, firings)
     active, texts = _distinct(every, source)
     deciles = _deciles(len(active.numbers))
     scored = quantiles(np.arange(len(deciles)), min(settings.n_active, len(deciles) // 2), random)
     left = np.setdiff1d(np.arange(len(deciles)), scored)
-    shown = SAMPLERS[settings.sampler](left, min(settings.n_shown, len(left)), random)
+    shown = sampler(left, min(settings.n_shown, len(left)), random)
     silent, n_silent = _silent(source, every, texts, settings.n_silent, random)
 
     def placed(ranks: NDArray[np.int64]) -> list[Placed]:
         drawn = np.bincount(deciles[ranks], minlength=N_DECILES)
-        there = np.bincount(deciles, minlength=N_DECILES)
+        # Windows with equal tokens count, as they do among silent ones.
+        alike = len(every.numbers) / max(1, len(active.numbers))
+        there = np.bincount(deciles, minlength=N_DECILES) * alike
         return [
             Placed(
                 _window(source, latent, int(active.numbers[rank]), firings),
@@ -137,6 +138,13 @@ def quantiles(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> 
 
 
 SAMPLERS = {"quantiles": quantiles, "top": top, "random": at_random}
+
+
+def find_sampler(name: str) -> Sampler:
+    """A sampler by name, or a one-line error with what was perhaps meant."""
+    if name not in SAMPLERS:
+        raise UsageError(f"no sampler is named: {one_line(name)}", nearest(name, SAMPLERS))
+    return SAMPLERS[name]
 
 
 def _deciles(n: int) -> NDArray[np.int64]:

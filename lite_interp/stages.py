@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -18,7 +19,7 @@ from lite_interp.db import caches, studies
 from lite_interp.db.caches import CacheInfo
 from lite_interp.engine import Engine
 from lite_interp.explain import Explainer, explain, explanation_id
-from lite_interp.ids import content_id
+from lite_interp.ids import content_id, generator
 from lite_interp.prompts import Prompt
 from lite_interp.records import ExampleSet, Explanation, Trial, Usage, Verdict
 from lite_interp.samplers import DrawSettings, Source, draw_example_set, example_set_id
@@ -74,33 +75,40 @@ def open_source(db: Database, cache: CacheInfo, tokenizer: Tokenizer, width: int
     )
 
 
-def draw_examples(
+def pending_draws(
+    db: Database, cache: CacheInfo, latents: Sequence[int], settings: DrawSettings, seed: int
+) -> list[int]:
+    """The latents that have no example set of these settings and seed."""
+    return [
+        latent
+        for latent in latents
+        if not studies.known(db, "example_sets", example_set_id(cache.id, latent, settings, seed))
+    ]
+
+
+def write_examples(
     db: Database,
     cache: CacheInfo,
     source: Source,
     latents: Sequence[int],
     settings: DrawSettings,
     seed: int,
-) -> list[ExampleSet]:
-    """The example set of each latent: from the file, or drawn and stored."""
-    return [_example_set(db, cache, source, latent, settings, seed) for latent in latents]
-
-
-def _example_set(
-    db: Database, cache: CacheInfo, source: Source, latent: int, settings: DrawSettings, seed: int
-) -> ExampleSet:
-    name = example_set_id(cache.id, latent, settings, seed)
-    examples = studies.load_example_set(db, name)
-    if examples is None:
+) -> Iterator[None]:
+    """Draw the example sets of latents, each stored whole."""
+    for latent in latents:
         firings = caches.load_firings(db, cache, latent)
-        studies.store_example_set(
-            db, cache.id, draw_example_set(source, latent, firings, settings, seed)
-        )
-        # Read back, so that a fresh run and a resumed one see the same rounded activations.
-        examples = studies.load_example_set(db, name)
-        if examples is None:
-            raise AssertionError(f"an example set that was just stored is gone: {name}")
-    return examples
+        examples = draw_example_set(source, latent, firings, settings, seed)
+        studies.store_example_set(db, cache.id, examples)
+        yield
+
+
+def load_examples(
+    db: Database, cache: CacheInfo, latents: Sequence[int], settings: DrawSettings, seed: int
+) -> list[ExampleSet]:
+    """Example sets from the file, so that a fresh and a resumed run see the same numbers."""
+    names = [example_set_id(cache.id, latent, settings, seed) for latent in latents]
+    found = [studies.load_example_set(db, name) for name in names]
+    return [examples for examples in found if examples is not None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,31 +169,60 @@ class TrialWork:
 def pending_trials(
     db: Database,
     explanations: Sequence[Explanation],
+    pool: Sequence[Explanation],
     scorer: Scorer,
     tools: Tools,
     n_controls: int,
 ) -> list[TrialWork]:
     """The trials that are wanted and not there.
 
-    Each explanation is judged on its own latent's windows, and on each latent's windows also the
-    explanations of `n_controls` other latents, by the same explainer, prompt and engine. Which
-    ones follows from a hash of the names; controls that were judged already come first. The work
-    is in the order of explanations, so that an engine evaluates each explanation once.
+    Each explanation is judged on its own latent's windows, and on the same windows also
+    explanations of `n_controls` other latents, by the same explainer, prompt and engine. Controls
+    that were judged already are kept; the others are drawn from the pool by the name of the
+    example set. The work is in the order of explanations, so that an engine evaluates each once.
+
+    Args:
+        db: the file.
+        explanations: what is scored.
+        pool: explanations that may be controls; usually all of the cache.
+        scorer: how.
+        tools: with what.
+        n_controls: controls for each explanation.
     """
-    able = [explanation for explanation in explanations if explanation.text is not None]
+    able = sorted((each for each in pool if each.text is not None), key=lambda each: each.id)
     wanted = []
-    for own in able:
+    for own in explanations:
         examples = studies.load_example_set(db, own.example_set_id)
-        if examples is None or not examples.scored:
+        if own.text is None or examples is None or not examples.scored:
             continue
         wanted.append(_trial(own, examples, scorer, tools, control=False))
-        others = [other for other in able if _comparable(own, other)]
-        trials = [_trial(other, examples, scorer, tools, control=True) for other in others]
-        trials.sort(key=lambda trial: (not studies.known(db, "trials", trial.id), trial.id))
-        wanted += trials[:n_controls]
-    order = {explanation.id: number for number, explanation in enumerate(able)}
+        settings, judge = trial_settings(scorer, tools), _judge(scorer, tools).id
+        judged = studies.judged_controls(db, examples.id, scorer.name, settings, judge)
+        wanted += [
+            _trial(other, examples, scorer, tools, control=True)
+            for other in _controls(own, able, judged, n_controls)
+        ]
     pending = [trial for trial in wanted if not studies.known(db, "trials", trial.id)]
-    return sorted(pending, key=lambda trial: (order[trial.explanation.id], trial.control))
+    return sorted(pending, key=lambda trial: (trial.explanation.id, trial.control, trial.id))
+
+
+def _controls(
+    own: Explanation, able: Sequence[Explanation], judged: set[str], n: int
+) -> list[Explanation]:
+    """Up to n explanations of as many other latents, those that were judged already first."""
+    others = [other for other in able if _comparable(own, other)]
+    order = generator(0, own.example_set_id, "controls").permutation(len(others))
+    drawn = sorted((others[place] for place in order), key=lambda other: other.id not in judged)
+    by_latent: dict[int, Explanation] = {}
+    for other in drawn:
+        by_latent.setdefault(other.latent, other)
+    return list(by_latent.values())[:n]
+
+
+def trial_settings(scorer: Scorer, tools: Tools) -> dict[str, Any]:
+    """What tells the trials of one way to score from those of another, the prompt included."""
+    prompt = {"prompt": tools.prompt.id} if tools.prompt else {}
+    return {**scorer.settings, **prompt}
 
 
 def _comparable(own: Explanation, other: Explanation) -> bool:
@@ -231,7 +268,7 @@ def write_trials(
         trial = Trial(
             wanted.id,
             scorer.name,
-            dict(scorer.settings),
+            trial_settings(scorer, tools),
             wanted.explanation.id,
             wanted.examples.id,
             wanted.control,

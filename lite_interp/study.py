@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -32,6 +32,9 @@ class Section(BaseModel):
     """A table of a study file."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Part = TypeVar("Part", bound=Section)
 
 
 class SubjectSection(Section):
@@ -198,7 +201,10 @@ def parse_study(table: dict[str, Any], origin: str) -> Study:
     try:
         return Study.model_validate(_tuples(table))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A key with a typo is missing, too, under its right name: the typo is what helps.
+        first = min(
+            error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"
+        )
         steps = [str(step) for step in first["loc"]]
         place = ".".join(steps)
         hint = ""
@@ -206,6 +212,16 @@ def parse_study(table: dict[str, Any], origin: str) -> Study:
             hint = nearest(steps[-1], _keys(steps[0] if len(steps) > 1 else ""))
         message = "unknown key" if hint else one_line(first["msg"]).lower()
         raise UsageError(f"{one_line(origin)}: {message}: {one_line(place)}", hint) from None
+
+
+def parse_section(kind: type[Part], **values: Any) -> Part:
+    """One section from options of the command line."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise UsageError(f"wrong option: {place}: {one_line(first['msg']).lower()}") from None
 
 
 def _keys(section: str) -> list[str]:

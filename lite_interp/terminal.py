@@ -58,4 +58,6 @@ class Terminal:
 def duration(seconds: float) -> str:
     """A span of time for people."""
     whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{seconds:.0f} s"

@@ -30,12 +30,15 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 def latent_rows(db: Database, cache: CacheInfo, variant: str) -> list[dict[str, Any]]:
-    """One plain row for each explanation: what `list` prints, sorts, and gives as JSON."""
+    """One plain row for each explanation: what `list` prints, sorts, and gives as JSON.
+
+    Texts are without control characters, so that they may be printed as CSV.
+    """
     costs = studies.cost_by_latent(db, cache.id)
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for score in studies.load_scores(db, cache.id):
         if score["variant"] == variant:
-            scores.setdefault(score["explanation_id"], {})[score["scorer"]] = score
+            scores.setdefault(score["explanation_id"], {})[one_row(score["scorer"])] = score
     rows = []
     for explanation in studies.load_explanations(db, cache.id):
         latent = caches.load_latent(db, cache.id, explanation.latent)
@@ -43,9 +46,9 @@ def latent_rows(db: Database, cache: CacheInfo, variant: str) -> list[dict[str, 
         row: dict[str, Any] = {
             "latent": explanation.latent,
             "density": latent.density,
-            "explainer": explanation.explainer,
-            "explanation": explanation.text,
-            "failure": explanation.failure,
+            "explainer": one_row(explanation.explainer),
+            "explanation": explanation.text and one_row(explanation.text),
+            "failure": explanation.failure and one_row(explanation.failure),
         }
         for name, score in scores.get(explanation.id, {}).items():
             row[name] = score["value"]
@@ -75,7 +78,7 @@ def latents_table(rows: Sequence[dict[str, Any]]) -> Table:
         if row["failure"]:
             text = Text(f"(none: {terminal_safe(row['failure'])})", style="italic")
         if several:
-            text = Text(f"{row['explainer']}: ", style="dim") + text
+            text = Text(f"{terminal_safe(row['explainer'])}: ", style="dim") + text
         table.add_row(
             str(row["latent"]),
             f"{100 * row['density']:.2f}%",
@@ -112,16 +115,18 @@ def summary_lines(summaries: Iterable[Summary]) -> list[str]:
     for summary in summaries:
         value, null, difference = summary.value, summary.null, summary.difference
         line = (
-            f"{summary.explainer}, {summary.scorer} ({summary.variant}): mean AUROC "
-            f"{value.value:.3f} over {summary.n_latents} latents"
+            f"{terminal_safe(summary.explainer)}, {terminal_safe(summary.scorer)} "
+            f"({terminal_safe(summary.variant)}): mean AUROC "
+            f"{value.value:.3f} over {summary.n_latents} latent{'s' * (summary.n_latents != 1)}"
         )
         if not math.isnan(null.value):
-            line += (
-                f", null {null.value:.3f}, difference {difference.value:+.3f} "
-                f"[{difference.low:+.3f}, {difference.high:+.3f}]"
-            )
-            if not difference.low > 0:
-                line += ": not told apart from its null, so it says nothing"
+            line += f", null {null.value:.3f}, difference {difference.value:+.3f} "
+            if math.isnan(difference.low):
+                line += "(one latent: no interval)"
+            else:
+                line += f"[{difference.low:+.3f}, {difference.high:+.3f}]"
+                if not difference.low > 0:
+                    line += ": not told apart from its null, so it says nothing"
         lines.append(line)
     return lines
 
@@ -164,14 +169,14 @@ def latent_page(
 
 
 def _explanation(explainer: str, text: str | None, failure: str | None) -> Text:
-    line = Text(f"{explainer}: ", style="dim")
+    line = Text(f"{terminal_safe(explainer)}: ", style="dim")
     if text is None:
         return line + Text(f"(none: {terminal_safe(failure or '')})", style="italic")
     return line + Text(terminal_safe(text), style="bold")
 
 
 def _score_line(row: dict[str, Any]) -> Text:
-    line = f"{row['scorer']} ({row['variant']}) AUROC "
+    line = f"{terminal_safe(row['scorer'])} ({terminal_safe(row['variant'])}) AUROC "
     if row["value"] is None:
         return Text(line + f"not defined: {row['n_active']} activating, {row['n_silent']} silent")
     line += f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
@@ -267,7 +272,7 @@ def info_table(db: Database) -> Group:
         state = "complete" if cache.n_counted is not None else "not complete"
         parts.append(
             Text.assemble(
-                (f"cache {cache.id[3:11]}", "bold"),
+                (f"cache {terminal_safe(cache.id[3:11])}", "bold"),
                 f" ({state})\n"
                 f"  subject  {terminal_safe(cache.subject_path)}\n"
                 f"  coder    {terminal_safe(cache.coder_name)}, {cache.n_latents:,} latents at "
@@ -288,7 +293,8 @@ def info_table(db: Database) -> Group:
         runs.add_column(column, overflow="fold")
     for row in db.query("select command, started_utc, ended_utc, outcome from runs order by id"):
         words = [row["command"], row["started_utc"], row["ended_utc"] or "–"]
-        runs.add_row(*words, Text(terminal_safe(row["outcome"] or "killed, or still going on")))
+        words.append(row["outcome"] or "killed, or still going on")
+        runs.add_row(*(Text(terminal_safe(word)) for word in words))
     return Group(*parts, runs)
 
 

@@ -11,6 +11,7 @@ os.environ.update(
     HF_DATASETS_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",  # for tiny matrices more threads are slower, on a busy machine by far
 )
 
 import pytest

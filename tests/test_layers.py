@@ -20,6 +20,7 @@ LAYERS = [
     "windows",
     "corpus cache samplers explain score",  # the method: records in, records out
     "study stages analysis",  # where computing meets storing
+    "choosing",
     "loading",
     "pipeline",  # a whole command
     "report serve view estimate",

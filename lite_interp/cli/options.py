@@ -19,9 +19,9 @@ class ErrorGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except LiteInterpError as error:
-            typer.echo(f"Error: {error}", err=True)
+            typer.echo(f"Error: {one_line(error)}", err=True)
             if error.hint:
-                typer.echo(f"\nhint: {error.hint}", err=True)
+                typer.echo(f"\nhint: {one_line(error.hint)}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
             typer.echo("\ninterrupted; the same command goes on from here", err=True)

@@ -46,8 +46,8 @@ def run(
 
     whole = read_study(study)
     path = results or study.with_suffix(".db")
-    latents = run_study(path, whole, Terminal())
-    print_results(path, latents)
+    cache_id, latents = run_study(path, whole, Terminal())
+    print_results(path, cache_id, latents)
 
 
 def cache(
@@ -118,14 +118,25 @@ def explain(
 
     job = ExplainJob(
         seed,
-        study.LatentsSection(
-            indices=parse_indices(latents), n=n, min_density=min_density, max_density=max_density
+        study.parse_section(
+            study.LatentsSection,
+            indices=parse_indices(latents),
+            n=n,
+            min_density=min_density,
+            max_density=max_density,
         ),
-        study.ExamplesSection(
-            width=width, sampler=sampler, n_shown=shown, n_active=active, n_silent=silent
+        study.parse_section(
+            study.ExamplesSection,
+            width=width,
+            sampler=sampler,
+            n_shown=shown,
+            n_active=active,
+            n_silent=silent,
         ),
-        study.EngineSection(model=engine, n_ctx=n_ctx, n_threads=threads),
-        study.ExplainSection(explainers=tuple(explainer or ("llm",)), prompt=prompt),
+        study.parse_section(study.EngineSection, model=engine, n_ctx=n_ctx, n_threads=threads),
+        study.parse_section(
+            study.ExplainSection, explainers=tuple(explainer or ("llm",)), prompt=prompt
+        ),
         subject,
     )
     explain_latents(results, cache, job, Terminal())
@@ -155,8 +166,9 @@ def score(
 
     names = tuple(name.strip() for name in scorers.split(",") if name.strip())
     job = ScoreJob(
-        study.EngineSection(model=engine, n_ctx=n_ctx, n_threads=threads),
-        study.ScoreSection(
+        study.parse_section(study.EngineSection, model=engine, n_ctx=n_ctx, n_threads=threads),
+        study.parse_section(
+            study.ScoreSection,
             scorers=names,
             explainers=tuple(explainer or ()),
             prompt=prompt,

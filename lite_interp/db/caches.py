@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from lite_interp import codec
 from lite_interp.db.file import add
 from lite_interp.errors import ResultsError, UsageError, one_line
 from lite_interp.records import ContextShard, Corpus, Firings, LatentStats
+
+Unpacked = TypeVar("Unpacked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def load_context_shard(db: Database, corpus_id: str, ordinal: int) -> ContextSha
         "select first_context, token_ids from context_shards where corpus_id = ? and shard = ?",
         [corpus_id, ordinal],
     ).fetchone()
-    lengths, token_ids = codec.unpack_contexts(row[1])
+    lengths, token_ids = _intact(codec.unpack_contexts, row[1])
     return ContextShard(ordinal, row[0], lengths, token_ids)
 
 
@@ -85,7 +87,7 @@ def load_tokens(db: Database, corpus: Corpus) -> tuple[NDArray[np.int32], NDArra
     rows = db.execute(
         "select token_ids from context_shards where corpus_id = ? order by shard", [corpus.id]
     )
-    parts = [codec.unpack_contexts(blob) for (blob,) in rows]
+    parts = [_intact(codec.unpack_contexts, blob) for (blob,) in rows]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
@@ -208,10 +210,20 @@ def load_firings(db: Database, cache: CacheInfo, latent: int) -> Firings:
     return _join(rows.fetchall(), cache.corpus.n_ctx)
 
 
+def _intact(unpack: Callable[[bytes], Unpacked], blob: bytes) -> Unpacked:
+    """What a blob holds, or one line that says the file is damaged."""
+    try:
+        return unpack(blob)
+    except ValueError as error:
+        raise ResultsError(
+            f"the file is damaged: {error}", "take a copy from before, or cache again"
+        ) from error
+
+
 def _join(parts: list[tuple[int, bytes]], n_ctx: int) -> Firings:
     places, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for first, blob in parts:
-        place, value = codec.unpack_firings(blob)
+        place, value = _intact(codec.unpack_firings, blob)
         places.append(place + first * n_ctx)
         values.append(value)
     place = np.concatenate(places)

@@ -34,18 +34,33 @@ def open_results(path: Path, *, create: bool = False) -> Iterator[Database]:
             read-only, in use by another writer, or the disk is full.
     """
     _refuse_impossible(path, create)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ResultsError(
+            f"the file is read-only: {one_line(path)}", "copy it, or make it writable"
+        )
     with _one_writer(path), _plain_errors(path):
         new = not path.exists()
         db = Database(sqlite3.connect(path.absolute(), isolation_level=None))
+        empty = False
         try:
             _prepare(db, path)
             yield db
-        finally:
+        except BaseException:
             empty = new and _is_empty(db)
+            raise
+        finally:
             _settle(db)
             db.close()
             if empty:
                 path.unlink()
+
+
+def refuse_unusable(path: Path) -> None:
+    """Refuse at once what `open_results(create=True)` would refuse after an hour of loading."""
+    _refuse_impossible(path, create=True)
+    if path.exists():
+        with open_results(path):
+            pass
 
 
 @contextmanager
@@ -141,13 +156,9 @@ def _user_version(db: Database) -> int:
 def _prepare(db: Database, path: Path) -> None:
     db.execute("pragma busy_timeout = 10000")
     _check_header(db, path)
-    if not os.access(path, os.W_OK):
-        raise ResultsError(
-            f"the file is read-only: {one_line(path)}", "copy it, or make it writable"
-        )
     if not _n_tables(db):
         db.execute(f"pragma page_size = {PAGE_SIZE}")
-    if list(migrations.pending(db)):
+    if _user_version(db) < SCHEMA_VERSION:
         with db.atomic():
             db.execute(f"pragma application_id = {APPLICATION_ID}")
             migrations.apply(db)
@@ -203,7 +214,7 @@ def _plain_errors(path: Path) -> Iterator[None]:
         reasons = {
             "disk is full": ("the disk is full", "make room; the same command goes on from here"),
             "readonly": ("the file is read-only", "copy it, or make it writable"),
-            "locked": ("another process is writing to this file", "wait for it, or stop it"),
+            "locked": ("another process is using this file", "wait for it, or stop it"),
             "unable to open": ("cannot be opened", "look at the rights of the file and its folder"),
             "malformed": ("the file is damaged", "take a copy from before; `verify` lists what is"),
             "not a database": ("not a results file of lite-interp", ""),

@@ -225,6 +225,19 @@ def _verdicts(db: Database, trial_id: str) -> tuple[Verdict, ...]:
     return tuple(Verdict(row[0], bool(row[1]), row[2], row[3]) for row in rows)
 
 
+def judged_controls(
+    db: Database, example_set_id: str, scorer: str, settings: dict[str, Any], model_id: str
+) -> set[str]:
+    """Explanations of other latents that one way to score has judged on an example set."""
+    rows = db.execute(
+        """select explanation_id from trials
+           where example_set_id = ? and scorer = ? and settings = ? and control = 1
+           and coalesce(engine_id, embedder_id) = ?""",
+        [example_set_id, scorer, canonical_json(settings), model_id],
+    )
+    return {row[0] for row in rows}
+
+
 def scored_groups(db: Database, cache_id: str) -> list[tuple[str, str, str, str, str]]:
     """What can be scored: (explanation, example set, scorer, settings, model) of own trials."""
     rows = db.execute(
@@ -273,16 +286,12 @@ def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def settings_text(settings: dict[str, Any]) -> str:
-    """Settings as they are stored, for comparing."""
-    return canonical_json(settings)
-
-
 def load_scores(db: Database, cache_id: str) -> list[dict[str, Any]]:
     """Every score of a cache, with its explanation and what it cost, for tables."""
     rows = db.query(
         """select scores.*, explanations.latent, explanations.text, explanations.failure,
-                  explanations.explainer
+                  explanations.explainer, explanations.engine_id as explained_by,
+                  explanations.prompt_id as explained_with
            from scores join explanations on explanations.id = explanation_id
            where cache_id = ? order by latent, explainer, scorer, variant""",
         [cache_id],

@@ -16,9 +16,9 @@ from lite_interp.errors import CoderError, one_line
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
+    """A JSON object from a file; NaN and infinities, which are no JSON, become their names."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=str)
     except (OSError, ValueError) as error:
         raise CoderError(
             f"sparse coder's config cannot be read: {one_line(path)}: {one_line(error)}"

@@ -82,7 +82,7 @@ def load(folder: Path, overrides: Mapping[str, Any]) -> SparseCoder:
         pre_bias=_pre_bias(architecture, known, b_dec),
         input_transform=_transform(known),
         W_skip=need(tensors, "W_skip", weights) if "skip" in architecture else None,
-        provenance={"path": str(folder), "config": raw, "assumptions": known.notes},
+        provenance={"path": str(folder), "config": known.config, "assumptions": known.notes},
     )
 
 
@@ -167,6 +167,7 @@ def _fold(tensors: dict[str, Tensor], known: Assumptions, folder: Path) -> dict[
         known.notes.append("rescale_acts_by_decoder_norm: decoder norms folded")
     if (folder / "activation_scaler.json").is_file():
         scaler = read_config(folder / "activation_scaler.json")
+        known.config = {**known.config, "activation_scaler": scaler}
         if scaler.get("has_whitening"):
             raise CoderError(
                 f"sparse coder with unfolded whitening is not read: {one_line(folder)}"

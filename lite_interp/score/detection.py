@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from lite_interp.engine import EngineFailure, choice_tokens
+from lite_interp.engine import ChatTokens, Engine, EngineFailure, choice_tokens
 from lite_interp.prompts import Message, Prompt
 from lite_interp.records import Window
 from lite_interp.render import plain_text
@@ -36,16 +37,14 @@ def score(explanation: str, windows: Sequence[Window], tools: Tools) -> list[Jud
     engine, prompt = tools.engine, tools.prompt
     if engine is None or prompt is None:
         raise ValueError("detection needs an engine and a prompt")
-    prompts = [
-        engine.chat(ask(explanation, window, prompt), prompt.begun_answer) for window in windows
-    ]
-    if not prompts:
+    if not windows:
         return []
     yes, no = choice_tokens(engine, YES), choice_tokens(engine, NO)
     try:
-        answers = engine.answers(
-            prompts[0].prefix, [tokens.rest for tokens in prompts], [*yes, *no], prompts[0].root
-        )
+        prompts = [
+            engine.chat(ask(explanation, window, prompt), prompt.begun_answer) for window in windows
+        ]
+        answers = _answers(engine, prompts, [*yes, *no])
     except EngineFailure as failure:
         return [Judgement(None, f"engine: {failure}")] * len(windows)
     says_yes = np.asarray(logsumexp(answers[:, : len(yes)], axis=1))
@@ -55,6 +54,25 @@ def score(explanation: str, windows: Sequence[Window], tools: Tools) -> list[Jud
         Judgement(float(margin)) if np.isfinite(margin) else Judgement(None, "not_finite")
         for margin in margins
     ]
+
+
+def _answers(
+    engine: Engine, prompts: Sequence[ChatTokens], choices: Sequence[Sequence[int]]
+) -> NDArray[np.float32]:
+    """(n_prompts, n_choices) log-probabilities, asked for all prompts with one prefix together.
+
+    With the shipped prompt that is all of them, but for windows without any text; a prompt that
+    puts the window before the explanation has a prefix for each window.
+    """
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, tokens in enumerate(prompts):
+        alike.setdefault(tuple(tokens.prefix), []).append(number)
+    answers = np.zeros((len(prompts), len(choices)), np.float32)
+    for numbers in alike.values():
+        rests = [prompts[number].rest for number in numbers]
+        first = prompts[numbers[0]]
+        answers[numbers] = engine.answers(first.prefix, rests, choices, first.root)
+    return answers
 
 
 DETECTION = Scorer(
