@@ -16,7 +16,7 @@ from lite_interp.db import caches
 from lite_interp.db.file import read_results
 from lite_interp.demo import print_results
 from lite_interp.engine.scripted import ScriptedEngine
-from lite_interp.errors import LiteInterpError, SubjectError, UsageError
+from lite_interp.errors import LiteInterpError, ResultsError, SubjectError, UsageError
 from lite_interp.ids import content_id
 from lite_interp.pipeline import (
     ExplainJob,
@@ -274,3 +274,43 @@ def test_the_name_of_a_cache_holds_all_that_changes_firings():
         cache_id("corpus 2", "subject", "coder", settings, "float32"),
     }
     assert len(names) == 6
+
+
+def test_one_latent_is_scored_against_the_explanations_of_those_that_are_not(moved):
+    name, latents, _ = run(moved, score={"scorers": ("embedding",)})
+    with sqlite3.connect(moved / "study.db") as db:
+        for table in ("scores", "verdicts", "trials"):
+            db.execute(f"delete from {table}")
+    job = ScoreJob(
+        study.EngineSection(),
+        study.ScoreSection(scorers=("embedding",), embedder=str(moved / "embedder"), n_controls=3),
+        latents[:1],
+    )
+    score_explanations(moved / "study.db", name, job, tiny_study.Told())
+    assert count(moved, "select count(distinct explanation_id) from scores") == 2
+    assert count(moved, "select min(n_controls) from scores") == 3
+
+
+def test_scores_of_two_detection_prompts_stand_side_by_side(moved, tmp_path):
+    name, latents, _ = run(moved, score={"scorers": ("detection",)})
+    before = count(moved, "select count(*) from scores")
+    prompt = tmp_path / "other.toml"
+    prompt.write_text(
+        'description = "x"\n[[messages]]\nrole = "user"\ntext = "$explanation?\\n$window"\n'
+    )
+    whole = read_study(moved / "study.toml")
+    section = whole.score.model_copy(update={"scorers": ("detection",), "prompt": str(prompt)})
+    job = ScoreJob(whole.engine, section, latents)
+    score_explanations(moved / "study.db", name, job, tiny_study.Told())
+    assert count(moved, "select count(*) from scores") == 2 * before
+    assert count(moved, "select count(distinct settings) from scores") == 2
+    # No null holds a control that was judged with the other prompt.
+    assert count(moved, "select max(n_controls) from scores") == whole.score.n_controls
+
+
+def test_a_damaged_blob_is_one_line(moved):
+    name, latents, _ = run(moved)
+    with sqlite3.connect(moved / "study.db") as db:
+        db.execute("update firings set packed = x'00'")
+    with read_results(moved / "study.db") as db, pytest.raises(ResultsError, match="damaged"):
+        caches.load_firings(db, caches.load_caches(db)[0], latents[0])
