@@ -74,11 +74,9 @@ def latents_table(rows: Sequence[dict[str, Any]]) -> Table:
     table.add_column("tokens", justify="right")
     table.add_column("s", justify="right")
     for row in rows:
-        text = Text(terminal_safe(row["explanation"] or ""))
-        if row["failure"]:
-            text = Text(f"(none: {terminal_safe(row['failure'])})", style="italic")
-        if several:
-            text = Text(f"{terminal_safe(row['explainer'])}: ", style="dim") + text
+        told = _none(row["failure"]) if row["failure"] else (terminal_safe(row["explanation"]), "")
+        name = (f"{terminal_safe(row['explainer'])}: " if several else "", "dim")
+        text = Text.assemble(name, told)
         table.add_row(
             str(row["latent"]),
             f"{100 * row['density']:.2f}%",
@@ -169,10 +167,13 @@ def latent_page(
 
 
 def _explanation(explainer: str, text: str | None, failure: str | None) -> Text:
-    line = Text(f"{terminal_safe(explainer)}: ", style="dim")
-    if text is None:
-        return line + Text(f"(none: {terminal_safe(failure or '')})", style="italic")
-    return line + Text(terminal_safe(text), style="bold")
+    told = (terminal_safe(text), "bold") if text is not None else _none(failure)
+    return Text.assemble((f"{terminal_safe(explainer)}: ", "dim"), told)
+
+
+def _none(failure: str | None) -> tuple[str, str]:
+    """What stands where there is no explanation, and its style."""
+    return f"(none: {terminal_safe(failure or '')})", "italic"
 
 
 def _score_line(row: dict[str, Any]) -> Text:
@@ -213,11 +214,12 @@ def _windows(placed: Iterable[Placed], greatest: float, console: Console) -> Tab
 def window_text(window: Window, greatest: float, console: Console) -> Text:
     """A window whose activating tokens can be seen, and how strongly: shade, or a digit 1 to 9.
 
-    Without colour, or on a terminal that is no terminal, the strength stands as a small digit
-    behind the token: `year⁹`.
+    Without colours, or with only sixteen, the strength stands as a small digit behind the token:
+    `year⁹`.
     """
     text = Text()
-    coloured = console.color_system is not None and not console.no_color
+    # Sixteen colours have one yellow: not enough for five shades.
+    coloured = console.color_system in ("256", "truecolor") and not console.no_color
     for token, level in zip(window.tokens, levels(window.values, greatest), strict=True):
         word = terminal_safe(one_row(token))
         if not level:
