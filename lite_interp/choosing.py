@@ -29,6 +29,6 @@ def choose_latents(
     if not pool:
         raise UsageError(
             f"no latent has a density between {section.min_density} and {section.max_density}",
-            "`lite-interp list --sort density` shows what there is",
+            "widen the range: --min-density, --max-density",
         )
     return [int(latent) for latent in generator(seed, "latents").permutation(pool)[: section.n]]
