@@ -516,7 +516,7 @@ BAD_EXPLAINS = {
     ),
     "no latent of that density": (
         lambda f, t: {"min-density": "0.99"},
-        (2, "no latent has a density", "list"),
+        (2, "no latent has a density", "widen the range"),
     ),
     "no latents": (lambda f, t: {"n": 0}, (2, "wrong option: n: ", "")),
     "a window of one token": (lambda f, t: {"width": 1}, (2, "wrong option: width: ", "")),
