@@ -6,7 +6,7 @@ An `id` is the content id (`ids.content_id`) of what was asked, never of what ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -197,6 +197,20 @@ class Sampling:
     """Seed of the draw; without effect at temperature 0."""
     stop: tuple[str, ...] = ()
     """Texts that end the answer; they are not part of it."""
+    schema: str = ""
+    """JSON schema, as text, that the answer follows; empty = any text. An answer that is cut at
+    `max_tokens` may be the beginning of one."""
+
+
+class Usage(NamedTuple):
+    """What a unit of work cost."""
+
+    prompt_tokens: int
+    """Tokens evaluated by the engine that it did not write itself."""
+    output_tokens: int
+    """Tokens written by the engine."""
+    seconds: float
+    """Wall time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,17 +225,9 @@ class Generation:
     """Sum of the tokens' natural log-probabilities, nats."""
     stop: Literal["end", "stop", "length"]
     """Why it ended: the model's end token, a stop text, or `max_tokens`."""
-
-
-class Usage(NamedTuple):
-    """What a unit of work cost."""
-
-    prompt_tokens: int
-    """Tokens evaluated by the engine that it did not write itself."""
-    output_tokens: int
-    """Tokens written by the engine."""
-    seconds: float
-    """Wall time."""
+    usage: Usage = field(default=Usage(0, 0, 0.0), compare=False)
+    """What it cost: prompt tokens that were evaluated for it alone, tokens written, those behind a
+    stop text too, and its share of the time, s: those of answers written side by side add up."""
 
 
 @dataclass(frozen=True, slots=True)

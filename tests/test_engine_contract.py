@@ -10,7 +10,7 @@ import tiny_gguf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lite_interp.engine import EngineSettings, choice_tokens, open_engine
+from lite_interp.engine import EngineSettings, choice_tokens, expected_digits, open_engine
 from lite_interp.engine.scripted import ScriptedEngine
 from lite_interp.errors import EngineError
 from lite_interp.prompts import Message, Piece
@@ -122,10 +122,45 @@ def test_an_answer_is_the_sum_over_its_tokens(named, prefix, suffixes, choices):
             assert abs(values[row, column] - part.sum()) <= max(1e-4, 3 * TOLERANCE[name])
 
 
+@few
+@given(
+    prefix=lines,
+    suffixes=st.lists(st.lists(tokens, min_size=1, max_size=20), min_size=1, max_size=4),
+    highest=st.sampled_from([4, 9, 10]),
+    random=st.randoms(),
+)
+def test_digits_are_the_probabilities_of_written_numbers(named, prefix, suffixes, highest, random):
+    name, engine = named
+    places = [sorted(random.sample(range(len(s)), random.randint(0, len(s)))) for s in suffixes]
+    found = engine.digits(prefix, suffixes, places, highest)
+    digit = [engine.tokenize(str(number)) for number in range(10)]
+    for suffix, each, values in zip(suffixes, places, found, strict=True):
+        assert (values.shape, values.dtype) == ((len(each), highest + 1), np.float32)
+        for place, row in zip(each, values, strict=True):
+            behind = [*prefix, *suffix[: place + 1]]
+            spoken = engine.answers(behind, [[]], digit[: min(highest, 9) + 1])[0]
+            if highest == 10:
+                ten = engine.answers(behind, [[]], [digit[1] + digit[0]])[0, 0]
+                close_to(name, row[10], ten)
+                spoken[1] = np.log(np.exp(spoken[1]) - np.exp(ten))
+            close_to(name, row[: min(highest, 9) + 1], spoken)
+
+
+def test_the_expected_digit_weighs_ratings_by_their_probability():
+    nothing = np.full(11, -np.inf)
+    sure, torn = nothing.copy(), nothing.copy()
+    sure[7], torn[0], torn[10] = np.log(0.5), np.log(0.3), np.log(0.1)
+    expected, mass = expected_digits(np.array([sure, torn, nothing], np.float32))
+    np.testing.assert_allclose(expected, [7, 2.5, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(mass, [0.5, 0.4, 0], rtol=1e-6)
+
+
 def test_nothing_asked_gives_nothing(engine):
     assert engine.logprobs([1], []) == []
     assert [len(values) for values in engine.logprobs([1], [[], [2]])] == [0, 1]
     assert engine.answers([1], [], [[2]]).shape == (0, 1)
+    assert engine.digits([1], [], []) == []
+    assert [values.shape for values in engine.digits([1], [[], [2]], [[], []])] == [(0, 11)] * 2
     assert engine.generate([], Sampling(max_tokens=2)) == []
     assert engine.generate([[1]], Sampling(max_tokens=0))[0].text == ""
 
@@ -166,6 +201,23 @@ def test_more_prompts_than_sequences_and_a_shared_root(named):
         assert abs(alone.logprob - answer.logprob) <= max(1e-5, 4 * TOLERANCE[name])
 
 
+def test_each_answer_says_what_it_cost_and_a_place_that_is_free_is_taken(named):
+    name, engine = named
+    shared, how = [1] * 30, Sampling(max_tokens=40, temperature=1.5, seed=2)
+    prompts = [[*shared, *range(60, 61 + i)] for i in range(10)]
+    written = engine.n_written
+    answers = engine.generate(prompts, how, root=len(shared))
+    usages = [answer.usage for answer in answers]
+    assert sum(usage.output_tokens for usage in usages) == engine.n_written - written
+    for answer, prompt in zip(answers, prompts, strict=True):
+        ended = answer.stop == "end"
+        assert answer.usage.output_tokens == len(answer.token_ids) + ended
+        n_own = len(prompt) - (0 if name == "scripted" else len(shared))
+        assert answer.usage.prompt_tokens == n_own
+        assert answer.usage.seconds >= 0
+    assert engine.generate(prompts, how, root=len(shared)) == answers
+
+
 def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(engine):
     how = Sampling(max_tokens=40, temperature=2.0, seed=3)
     (whole,) = engine.generate([[1, 2, 3]], how)
@@ -198,6 +250,10 @@ def test_mistakes_of_the_caller_are_found_before_the_model_sees_them(engine):
         lambda: engine.logprobs([1], [[1]], root=2),
         lambda: engine.answers([1], [[1]], [[]]),
         lambda: engine.answers([], [[]], [[1]]),
+        lambda: engine.digits([1], [[1]], [[1]]),
+        lambda: engine.digits([1], [[1, 2]], [[1, 0]]),
+        lambda: engine.digits([1], [[1, 2]], [[-1]]),
+        lambda: engine.digits([1], [[1]], [[0]], highest=11),
         lambda: engine.generate([[]], Sampling(max_tokens=1)),
         lambda: engine.generate([[1], [2]], Sampling(max_tokens=1), root=1),
     ):

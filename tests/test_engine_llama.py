@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lite_interp.engine import ChatTokens, EngineFailure, EngineSettings, open_engine
+from lite_interp.engine.generating import Prompts, write_answers
 from lite_interp.engine.gguf_file import read_header
-from lite_interp.engine.plan import Limits, groups, plan
+from lite_interp.engine.plan import Limits, admitted, plan
 from lite_interp.engine.sequences import FIRST, NoRoom, Sequences
 from lite_interp.errors import EngineError
 from lite_interp.prompts import Message, Piece
@@ -23,7 +25,6 @@ from lite_interp.records import Sampling
 
 SMALL = EngineSettings(n_ctx=256, n_batch=64, n_ubatch=64, n_parallel=4, n_threads=1)
 few = settings(max_examples=60, deadline=None, derandomize=True)
-sizes = st.lists(st.integers(0, 40), max_size=12)
 
 
 @pytest.fixture(scope="session")
@@ -64,32 +65,32 @@ def all_tokens(chat: ChatTokens):
 
 
 @given(
-    lengths=sizes,
+    items=st.lists(st.lists(st.booleans(), max_size=40), max_size=12),
     n_prefix=st.integers(0, 50),
     n_batch=st.integers(1, 50),
     n_parallel=st.integers(1, 5),
     n_outputs=st.integers(1, 50),
-    last_only=st.booleans(),
 )
 def test_the_plan_covers_each_token_once_and_keeps_the_limits(
-    lengths, n_prefix, n_batch, n_parallel, n_outputs, last_only
+    items, n_prefix, n_batch, n_parallel, n_outputs
 ):
+    lengths = [len(item) for item in items]
     limits = Limits(n_batch, n_parallel, n_outputs, n_prefix + max(lengths, default=0))
-    first = [max(0, length - 1) if last_only else 0 for length in lengths]
-    calls = plan(n_prefix, lengths, first, limits)
+    wanted = [[place for place, want in enumerate(item) if want] for item in items]
+    calls = plan(n_prefix, lengths, wanted, limits)
     covered = [(p.item, t) for parts in calls for p in parts for t in range(p.start, p.stop)]
     assert covered == [(i, t) for i, length in enumerate(lengths) for t in range(length)]
     for parts in calls:
         assert 0 < sum(p.stop - p.start for p in parts) <= n_batch
         assert len({p.item for p in parts}) == len(parts) <= n_parallel
-        assert sum(max(0, p.stop - max(p.start, first[p.item])) for p in parts) <= n_outputs
+        assert sum(sum(items[p.item][p.start : p.stop]) for p in parts) <= n_outputs
         whole = all(p.start == 0 and p.stop == lengths[p.item] for p in parts)
         assert whole or len(parts) == 1
 
 
 def test_the_plan_packs_neighbours():
     limits = Limits(n_batch=10, n_parallel=3, n_outputs=99, n_cells=100)
-    calls = plan(20, [4, 4, 4, 23, 1, 1, 1, 1], [0] * 8, limits)
+    calls = plan(20, [4, 4, 4, 23, 1, 1, 1, 1], [[0]] * 8, limits)
     shown = [[tuple(part) for part in parts] for parts in calls]
     assert shown == [
         [(0, 0, 4), (1, 0, 4)],
@@ -102,11 +103,13 @@ def test_the_plan_packs_neighbours():
     ]
 
 
-def test_prompts_are_grouped_by_the_cells_they_need():
+def test_prompts_are_admitted_in_order_while_there_are_sequences_and_cells():
     limits = Limits(n_batch=10, n_parallel=3, n_outputs=9, n_cells=100)
-    assert groups(0, [10, 10, 10, 10], 5, limits) == [[0, 1, 2], [3]]
-    assert groups(40, [20, 20, 20], 10, limits) == [[0, 1], [2]]
-    assert groups(0, [], 5, limits) == []
+    needs = [40, 30, 40, 10]
+    assert admitted([0, 1, 2, 3], 3, 0, needs, limits) == [0, 1]  # 3 would fit, but 2 is first
+    assert admitted([2, 3], 3, 40, needs, limits) == [2, 3]
+    assert admitted([2, 3], 1, 40, needs, limits) == [2]
+    assert admitted([], 3, 0, needs, limits) == []
 
 
 # --- a model whose memory is full ---
@@ -152,10 +155,11 @@ def test_a_call_that_finds_no_room_is_split():
     sequences.hold([1, 2, 3], 0)
     sequences.limits = Limits(n_batch=20, n_parallel=4, n_outputs=20, n_cells=40)
     seen = {}
-    for item, start, rows in sequences.evaluate([[4, 5, 6], [7], [8, 9]], [0, 0, 1]):
-        seen.setdefault(item, []).extend((start + i, row.tolist()) for i, row in enumerate(rows))
+    wanted = [[0, 2], [0], [1]]
+    for item, places, rows in sequences.evaluate([[4, 5, 6], [7], [8, 9]], wanted):
+        seen.setdefault(item, []).extend(zip(places.tolist(), rows.tolist(), strict=True))
     assert seen == {
-        0: [(0, [3, 4, 4]), (1, [4, 5, 5]), (2, [5, 6, 6])],
+        0: [(0, [3, 4, 4]), (2, [5, 6, 6])],
         1: [(0, [3, 7, 4])],
         2: [(1, [8, 9, 5])],
     }
@@ -172,10 +176,92 @@ def test_a_model_without_any_room_fails_the_unit_and_goes_on():
 
     machine.decode = full
     with pytest.raises(EngineFailure):
-        list(sequences.evaluate([[4, 5]], [0]))
+        list(sequences.evaluate([[4, 5]], [[0]]))
     del machine.decode
     sequences.hold([1], 0)
     assert machine.held == {1: [1]}
+
+
+class Recorder(Crowded):
+    """A machine that notes how many sequences each call is about; its logits are all alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def decode(self, tokens, positions, sequences, wanted):
+        self.calls.append(sorted(set(sequences.tolist())))
+        for sequence, position in zip(sequences.tolist(), positions.tolist(), strict=True):
+            line = self.held.setdefault(sequence, [])
+            assert len(line) == position
+            line.append(0)
+        return np.zeros((int(wanted.sum()), 4), np.float32)
+
+
+class Counted:
+    """A writer that is done after so many tokens."""
+
+    n_prompt = n_tokens = 0
+    seconds = 0.0
+
+    def __init__(self, n):
+        self.n = n
+
+    @property
+    def done(self):
+        return self.n_tokens == self.n
+
+    def write(self, logits):
+        self.n_tokens += 1
+        return 0
+
+
+def test_a_finished_answer_makes_room_for_the_next_prompt():
+    machine = Recorder()
+    sequences = Sequences(machine, Limits(n_batch=99, n_parallel=2, n_outputs=9, n_cells=99))
+    writers = [Counted(n) for n in (2, 6, 2, 3, 0)]
+    write_answers(sequences, Prompts([1, 2], [[3, 3], [4], [], [5, 5, 5], [6]], 6), writers)
+    assert [writer.n_tokens for writer in writers] == [2, 6, 2, 3, 0]
+    a, b = FIRST, FIRST + 1
+    assert machine.calls == [[0], [a, b], [a, b], [a, b], [a], [a, b], [a, b], [b]]
+    assert all(sequence < FIRST for sequence in machine.held)
+
+
+def test_prompts_wait_for_cells_too():
+    machine = Recorder()
+    sequences = Sequences(machine, Limits(n_batch=99, n_parallel=4, n_outputs=9, n_cells=20))
+    write_answers(
+        sequences, Prompts([], [[3] * 6, [4] * 6, [5] * 6], 4), [Counted(4) for _ in range(3)]
+    )
+    assert max(map(len, machine.calls)) == 2
+
+
+# --- grammars ---
+
+SCHEMA = """{"type": "array", "items": {"enum": [0, 1]},
+             "minItems": 2, "maxItems": 3}"""
+
+
+@pytest.mark.parametrize("kind", ["bpe", "spm"])
+def test_an_answer_follows_its_schema(engines, kind):
+    engine = engines[kind, True]
+    how = Sampling(max_tokens=60, temperature=1.0, seed=5, schema=SCHEMA)
+    answers = engine.generate([[70 + i, 80] for i in range(6)], how)
+    for answer in answers:
+        if answer.stop == "end":
+            assert 2 <= len(json.loads(answer.text)) <= 3
+        assert set(answer.text) <= set("[]01, \n\t")
+        assert answer.text.startswith("[")
+    assert any(answer.stop == "end" for answer in answers)
+    assert answers == engine.generate([[70 + i, 80] for i in range(6)], how)
+
+
+@pytest.mark.parametrize("schema", ["{", '{"type": "nonesuch"}', '{"$ref": "#/nowhere"}', "[1]"])
+def test_a_schema_that_is_none_is_refused_and_the_engine_goes_on(engines, schema):
+    engine = engines["bpe", True]
+    with pytest.raises(EngineError, match="schema"):
+        engine.generate([[1]], Sampling(max_tokens=3, schema=schema))
+    assert engine.generate([[1]], Sampling(max_tokens=1))[0].stop in ("length", "end")
 
 
 # --- files ---

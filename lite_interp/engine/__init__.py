@@ -1,7 +1,7 @@
 """Engines: local language models that explain and judge. Token ids in, numbers out.
 
-    messages ─chat─▶ root + prefix + rest ─answers, logprobs─▶ log-probabilities, nats
-                                          ─generate─────────▶ text
+    messages ─chat─▶ root + prefix + rest ─answers, digits, logprobs─▶ log-probabilities, nats
+                                          ─generate─────────────────▶ text
 
 The prefix is what many questions share; the root, the part of it that many prefixes share. An
 engine evaluates each once and keeps them until other ones are asked for. The numbers of a call
@@ -71,6 +71,12 @@ class EngineSettings:
                 raise EngineError(
                     f"--{option} is out of range: {value}", f"choose between {low} and {high}"
                 )
+        if self.kv_type == "q4_0":
+            raise EngineError(
+                "keys and values of type q4_0 change the numbers too much: logits by about their "
+                "own spread",
+                "f16 is the default; q8_0 halves its memory",
+            )
         if self.kv_type not in ("f16", "f32", "q8_0"):
             raise EngineError(
                 f"unknown type of keys and values: {one_line(self.kv_type)}",
@@ -180,6 +186,33 @@ class Engine(Protocol):
         """
         ...
 
+    def digits(
+        self,
+        prefix: Sequence[int],
+        suffixes: Sequence[Sequence[int]],
+        places: Sequence[Sequence[int]],
+        highest: int = 10,
+        root: int = 0,
+    ) -> list[NDArray[np.float32]]:
+        """Log-probability of each rating 0, 1, … `highest`, written in digits, at many places.
+
+        Where 10 is two tokens, as for most models, a 1 counts as the rating 1 only if no 0
+        follows, and the tokens up to each place are evaluated once more. Ratings up to 9 cost one
+        evaluation of each suffix.
+
+        Args:
+            prefix: token ids; may be empty.
+            suffixes: token ids; each stands behind the prefix alone.
+            places: for each suffix, ascending, the indices of its tokens behind which a rating
+                is read.
+            highest: the greatest rating, 1 to 10.
+            root: as for `logprobs`.
+
+        Returns:
+            One (n_places, highest + 1) for each suffix, nats; see `expected_digits`.
+        """
+        ...
+
     def generate(
         self, prompts: Sequence[Sequence[int]], how: Sampling, root: int = 0
     ) -> list[Generation]:
@@ -187,8 +220,8 @@ class Engine(Protocol):
 
         Args:
             prompts: token ids, at least one in each.
-            how: longest answer, temperature, seed, stop texts. What is drawn for a prompt
-                depends on the seed and its index, not on its neighbours.
+            how: longest answer, temperature, seed, stop texts, schema. What is drawn for a
+                prompt depends on the seed and its index, not on its neighbours.
             root: tokens that all prompts begin with: a hint for speed.
         """
         ...
@@ -218,6 +251,23 @@ def open_engine(path: Path, settings: EngineSettings | None = None) -> Engine:
 def engine_id(sha256: str, settings: Mapping[str, Any]) -> str:
     """Content id of an engine: the model's bytes and the settings that change numbers."""
     return content_id({"kind": "engine", "model": sha256, "settings": dict(settings)})
+
+
+def expected_digits(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Expected rating at each place, and how much probability the ratings have together.
+
+    Args:
+        values: (n_places, n_ratings) log-probabilities of the ratings 0, 1, …, from `digits`.
+
+    Returns:
+        (n_places,) Σ r p(r) / Σ p(r), and (n_places,) Σ p(r): where that is small, the engine
+        would rather not have written a rating, and the expected one says little.
+    """
+    weights = np.exp(values.astype(np.float64))
+    mass = weights.sum(axis=1)
+    expected = np.full(len(values), np.nan)
+    np.divide(weights @ np.arange(values.shape[1]), mass, out=expected, where=mass > 0)
+    return expected, mass
 
 
 def choice_tokens(engine: Engine, words: Sequence[str]) -> list[list[int]]:

@@ -1,40 +1,21 @@
-"""The three questions of an engine, answered over any model with a memory of sequences."""
+"""The questions of an engine, answered over any model with a memory of sequences."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lite_interp.engine import ChatTokens, EngineFailure
-from lite_interp.engine.chat import Chat, Vocabulary
-from lite_interp.engine.plan import groups
-from lite_interp.engine.sequences import FIRST, Sequences
-from lite_interp.engine.writing import Writer, log_normalizers, picked
-from lite_interp.errors import EngineError
+from lite_interp.engine import ChatTokens
+from lite_interp.engine.chat import Chat
+from lite_interp.engine.generating import Prompts, write_answers
+from lite_interp.engine.sequences import Sequences
+from lite_interp.engine.writing import Tokenizer, Writer, log_normalizers, picked
+from lite_interp.errors import EngineError, one_line
 from lite_interp.prompts import Message
 from lite_interp.records import Generation, Sampling
-
-
-class Tokenizer(Vocabulary, Protocol):
-    """What an engine needs to know of a tokenizer."""
-
-    n_vocab: int
-    """Number of tokens."""
-
-    def special(self, text: str) -> list[int]:
-        """Tokens of a text in which names of special tokens become those tokens."""
-        ...
-
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; none for a control token."""
-        ...
-
-    def is_end(self, token: int) -> bool:
-        """Whether a token ends an answer."""
-        ...
 
 
 class BatchedEngine:
@@ -94,9 +75,10 @@ class BatchedEngine:
             if len(suffix):
                 values[0] = head[suffix[0]] - normalizer
         items = [suffix[:-1] for suffix in suffixes]
-        for item, start, rows in self._sequences.evaluate(items, [0] * len(items)):
-            targets = np.asarray(suffixes[item][start + 1 : start + 1 + len(rows)], np.int64)
-            out[item][start + 1 : start + 1 + len(rows)] = picked(rows, targets)
+        everywhere = [range(len(item)) for item in items]
+        for item, positions, rows in self._sequences.evaluate(items, everywhere):
+            targets = np.asarray(suffixes[item], np.int64)[positions + 1]
+            out[item][positions + 1] = picked(rows, targets)
         return out
 
     def answers(
@@ -129,11 +111,33 @@ class BatchedEngine:
         for item, last in enumerate(before):
             if last < 0 and head is not None:
                 add(item, 0, head)
-        wanted_from = [max(0, last) for last in before]
-        for item, start, rows in self._sequences.evaluate(items, wanted_from):
-            for offset, row in enumerate(rows):
-                add(item, start + offset - before[item], row)
+        wanted = [range(max(0, last), len(item)) for item, last in zip(items, before, strict=True)]
+        for item, positions, rows in self._sequences.evaluate(items, wanted):
+            for position, row in zip(positions.tolist(), rows, strict=True):
+                add(item, position - before[item], row)
         return out.astype(np.float32)
+
+    def digits(
+        self,
+        prefix: Sequence[int],
+        suffixes: Sequence[Sequence[int]],
+        places: Sequence[Sequence[int]],
+        highest: int = 10,
+        root: int = 0,
+    ) -> list[NDArray[np.float32]]:
+        """Log-probability of each rating at each place; (n_places, highest + 1) each, nats."""
+        ratings = self._ratings(highest)
+        check_places(suffixes, places)
+        self._check(prefix, suffixes, root)
+        self._sequences.hold(prefix, root)
+        first = np.array([tokens[0] for tokens in ratings])
+        out = [np.zeros((len(each), highest + 1), np.float32) for each in places]
+        for item, positions, rows in self._sequences.evaluate(suffixes, places):
+            at = np.searchsorted(places[item], positions)
+            out[item][at] = picked(rows, np.broadcast_to(first, (len(rows), len(first))))
+        if len(ratings[-1]) == 2:
+            self._split_one_and_ten(suffixes, places, ratings[-1], out)
+        return out
 
     def generate(
         self, prompts: Sequence[Sequence[int]], how: Sampling, root: int = 0
@@ -146,13 +150,14 @@ class BatchedEngine:
             raise ValueError(f"the prompts do not share their first {root} tokens")
         tails = [prompt[root:] for prompt in prompts]
         self._check(shared, tails, root, n_new=how.max_tokens)
-        tokenizer = self._tokenizer
-        writers = [Writer(how, i, tokenizer.is_end, tokenizer.piece) for i in range(len(prompts))]
-        lengths = [len(tail) for tail in tails]
-        for group in groups(len(shared), lengths, how.max_tokens, self._sequences.limits):
-            head = self._sequences.hold(shared, len(shared))
-            self._write([tails[i] for i in group], [writers[i] for i in group], len(shared), head)
-        return [writer.result() for writer in writers]
+        writers = [Writer(how, index, self._tokenizer) for index in range(len(prompts))]
+        try:
+            write_answers(self._sequences, Prompts(shared, tails, how.max_tokens), writers)
+            return [writer.result() for writer in writers]
+        finally:
+            for writer in writers:
+                self.n_written += writer.n_drawn
+                writer.close()
 
     def close(self) -> None:
         """Free everything; closing twice is harmless."""
@@ -166,41 +171,36 @@ class BatchedEngine:
         """Close it."""
         self.close()
 
-    def _write(
-        self,
-        tails: list[Sequence[int]],
-        writers: list[Writer],
-        n_shared: int,
-        head: NDArray[np.float32] | None,
-    ) -> None:
-        """Answer a group of prompts in lock step."""
-        last = [len(tail) - 1 for tail in tails]
-        drawn: dict[int, int] = {}
-        for item, tail in enumerate(tails):
-            if not tail and head is not None and not writers[item].done:
-                self._sequences.open(FIRST + item)
-                drawn[item] = self._draw(writers[item], head)
-        for item, _, rows in self._sequences.evaluate(tails, [max(0, p) for p in last], keep=True):
-            if not writers[item].done:
-                drawn[item] = self._draw(writers[item], rows[-1])
-        while active := [item for item in sorted(drawn) if not writers[item].done]:
-            for item in set(drawn) - set(active):
-                self._sequences.release(FIRST + item)
-            tokens = [drawn[item] for item in active]
-            places = [n_shared + last[item] + writers[item].n_tokens for item in active]
-            rows = self._sequences.step(tokens, places, [FIRST + item for item in active])
-            drawn = {
-                item: self._draw(writers[item], row) for item, row in zip(active, rows, strict=True)
-            }
-        for item in range(len(tails)):
-            self._sequences.release(FIRST + item)
+    def _ratings(self, highest: int) -> list[list[int]]:
+        """The tokens of each rating: one token up to 9, one or two for 10."""
+        if not 1 <= highest <= 10:
+            raise ValueError(f"the highest rating is not within 1 to 10: {highest}")
+        ratings = [self._tokenizer.going_on(str(rating)) for rating in range(highest + 1)]
+        simple = [len(tokens) == 1 for tokens in ratings]
+        if all(simple) or (all(simple[:10]) and ratings[10] == ratings[1] + ratings[0]):
+            return ratings
+        raise EngineError(
+            f"this engine does not write numbers digit by digit: {one_line(self.name)}",
+            "rate with another engine",
+        )
 
-    def _draw(self, writer: Writer, logits: NDArray[np.float32]) -> int:
-        if not np.isfinite(logits).all():
-            self._sequences.reset()
-            raise EngineFailure("the model's numbers are not finite")
-        self.n_written += 1
-        return writer.write(logits)
+    def _split_one_and_ten(
+        self,
+        suffixes: Sequence[Sequence[int]],
+        places: Sequence[Sequence[int]],
+        ten: Sequence[int],
+        out: list[NDArray[np.float32]],
+    ) -> None:
+        """Share the probability of the token 1 between the ratings 1 and 10, in place."""
+        where = [(item, index) for item, each in enumerate(places) for index in range(len(each))]
+        lines = [[*suffixes[item][: places[item][index] + 1], ten[0]] for item, index in where]
+        self._check(self._sequences.prefix, lines, 0)
+        ends = [[len(line) - 1] for line in lines]
+        for number, _, rows in self._sequences.evaluate(lines, ends):
+            item, index = where[number]
+            zero = min(0.0, float(picked(rows, np.array([ten[1]]))[0]))
+            out[item][index, 10] = out[item][index, 1] + zero
+            out[item][index, 1] += np.log1p(-np.exp(zero)) if zero < 0 else -np.inf
 
     def _check(
         self,
@@ -229,6 +229,14 @@ class BatchedEngine:
                 if need <= limit
                 else f"this model takes at most --n-ctx {limit}: show fewer or shorter windows",
             )
+
+
+def check_places(suffixes: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> None:
+    """Raise `ValueError` unless there are ascending places within each suffix."""
+    for suffix, each in zip(suffixes, places, strict=True):
+        edges = [-1, *each, len(suffix)]
+        if any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+            raise ValueError("places must ascend and lie within their suffix")
 
 
 def _bodies(choices: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The engine over llama.cpp, through the low-level interface of llama-cpp-python.
+"""A GGUF model run by llama.cpp, through the low-level interface of llama-cpp-python.
 
 The high-level class runs one sequence at a time. What llama.cpp answers with an abort (a batch
 that is too long, a bad sequence id) is checked by the callers of `LlamaMachine`.
@@ -7,8 +7,6 @@ that is too long, a bad sequence id) is checked by the callers of `LlamaMachine`
 from __future__ import annotations
 
 import ctypes
-import os
-from collections import deque
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lite_interp.engine import EngineFailure, EngineSettings
-from lite_interp.engine.batched import Tokenizer
-from lite_interp.engine.chat import SpecialToken
+from lite_interp.engine.library import alive, array_at, load_model, reason
+from lite_interp.engine.llama_tokenizer import LlamaTokenizer
 from lite_interp.engine.sequences import FIRST, NoRoom
 from lite_interp.errors import EngineError, one_line
 
@@ -32,124 +30,6 @@ OUTPUT_FLOATS = 1 << 26
 
 _UNUSED = ("n_tokens", "embd")
 
-_log: deque[str] = deque(maxlen=50)
-_ERROR = 4
-
-
-@llama_cpp.llama_log_callback
-def _keep_log(level: int, text: bytes, _data: int | None) -> None:
-    if level == _ERROR:
-        _log.append(one_line(text.decode("utf-8", "replace")))
-
-
-def _reason() -> str:
-    return "; ".join(list(_log)[-2:]) or "llama.cpp does not say why"
-
-
-def _alive(pointer: Any) -> Any:
-    """A pointer, unless the engine is closed: llama.cpp would end the process."""
-    if not pointer:
-        raise ValueError("the engine is closed")
-    return pointer
-
-
-def _array(pointer: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    return np.ctypeslib.as_array(pointer, shape)
-
-
-class LlamaTokenizer(Tokenizer):
-    """A GGUF model's tokenizer."""
-
-    def __init__(self, model: Any) -> None:
-        """Read the special tokens of a loaded model."""
-        self._vocab: Any = llama_cpp.llama_model_get_vocab(model)
-        self.n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self.add_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
-        bos = cast(int, llama_cpp.llama_vocab_bos(self._vocab))
-        eos = cast(int, llama_cpp.llama_vocab_eos(self._vocab))
-        self.bos = bos if bos >= 0 else None
-        self.bos_text = self._text(bos)
-        self.eos_text = self._text(eos)
-        self.specials = self._specials()
-        self._adds_space = self._decode(self._raw("a", False)) == b" a"
-
-    def beginning(self, text: str) -> list[int]:
-        """Tokens of plain text at the start of a prompt or behind a special token."""
-        return self._raw(text, False)
-
-    def going_on(self, text: str) -> list[int]:
-        """Tokens of plain text behind other plain text: no space is put in front."""
-        if not self._adds_space or not text:
-            return self._raw(text, False)
-        for before in ("\n", "\x01"):
-            head = self._raw(before, False)
-            tokens = self._raw(before + text, False)
-            if tokens[: len(head)] == head:
-                return tokens[len(head) :]
-        return self._raw(text, False)
-
-    def special(self, text: str) -> list[int]:
-        """Tokens of a text in which names of special tokens become those tokens."""
-        return self._raw(text, True)
-
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; none for a control token."""
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            n = llama_cpp.llama_token_to_piece(
-                _alive(self._vocab), token, cast(Any, buffer), size, 0, False
-            )
-            if n >= 0:
-                return buffer.raw[:n]
-            size = -n
-
-    def is_end(self, token: int) -> bool:
-        """Whether a token ends an answer."""
-        return bool(llama_cpp.llama_vocab_is_eog(_alive(self._vocab), token))
-
-    def close(self) -> None:
-        """Let go of the model."""
-        self._vocab = None
-
-    def _raw(self, text: str, special: bool) -> list[int]:
-        data = text.encode("utf-8", "replace")
-        size = len(data) + 8
-        buffer = (llama_cpp.llama_token * size)()
-        n = llama_cpp.llama_tokenize(
-            _alive(self._vocab), data, len(data), cast(Any, buffer), size, False, special
-        )
-        if n < 0:
-            raise EngineFailure(f"a text of {len(data)} bytes cannot be tokenised")
-        return buffer[:n]
-
-    def _decode(self, tokens: list[int]) -> bytes:
-        return b"".join(map(self.piece, tokens))
-
-    def _text(self, token: int) -> str:
-        if token < 0:
-            return ""
-        text = cast(Any, llama_cpp.llama_vocab_get_text(self._vocab, token))
-        return (text or b"").decode("utf-8", "replace")
-
-    def _specials(self) -> dict[str, SpecialToken]:
-        control = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
-        defined = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
-        found: dict[str, SpecialToken] = {}
-        for token in range(self.n_vocab):
-            kind = llama_cpp.llama_vocab_get_attr(self._vocab, token)
-            if not kind & (control | defined):
-                continue
-            text = self._text(token)
-            if text.strip(" \t\r\n\u2581"):  # runs of white space are ordinary text
-                found[text] = SpecialToken(
-                    token,
-                    not kind & control,
-                    bool(kind & llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP),
-                    bool(kind & llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP),
-                )
-        return found
-
 
 class LlamaMachine:
     """A loaded GGUF model and its memory of sequences."""
@@ -159,18 +39,7 @@ class LlamaMachine:
         self._model: Any = None
         self._context: Any = None
         self._memory: Any = None
-        _log.clear()
-        llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
-        llama_cpp.llama_backend_init()
-        shown = one_line(path)
-        options = llama_cpp.llama_model_default_params()
-        options.n_gpu_layers = settings.n_gpu_layers
-        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), options)
-        if not self._model:
-            raise EngineError(
-                f"engine cannot be loaded: {shown}: {_reason()}",
-                "lite-interp doctor says what this machine can run",
-            )
+        self._model = load_model(path, settings.n_gpu_layers)
         self.tokenizer = LlamaTokenizer(self._model)
         self.n_vocab = self.tokenizer.n_vocab
         self.n_outputs = max(
@@ -178,10 +47,10 @@ class LlamaMachine:
         )
         self._context = llama_cpp.llama_init_from_model(self._model, self._options(settings))
         if not self._context:
-            reason = _reason()
+            why = reason()
             self.close()
             raise EngineError(
-                f"engine cannot be started: {shown}: {reason}",
+                f"engine cannot be started: {one_line(path)}: {why}",
                 f"lower --n-ctx {settings.n_ctx} or --n-parallel {settings.n_parallel}",
             )
         self._memory = cast(Any, llama_cpp.llama_get_memory(self._context))
@@ -205,15 +74,15 @@ class LlamaMachine:
 
     def clear(self) -> None:
         """Forget all sequences."""
-        llama_cpp.llama_memory_clear(_alive(self._memory), False)
+        llama_cpp.llama_memory_clear(alive(self._memory), False)
 
     def remove(self, sequence: int) -> None:
         """Forget one sequence, whole."""
-        llama_cpp.llama_memory_seq_rm(_alive(self._memory), sequence, -1, -1)
+        llama_cpp.llama_memory_seq_rm(alive(self._memory), sequence, -1, -1)
 
     def copy(self, source: int, target: int) -> None:
         """Let an empty sequence begin with all of another one."""
-        llama_cpp.llama_memory_seq_cp(_alive(self._memory), source, target, -1, -1)
+        llama_cpp.llama_memory_seq_cp(alive(self._memory), source, target, -1, -1)
 
     def decode(
         self,
@@ -229,7 +98,7 @@ class LlamaMachine:
         self._tokens[:n], self._positions[:n] = tokens, positions
         self._sequences[:n], self._wanted[:n] = sequences, wanted
         self._batch.n_tokens = n
-        code = llama_cpp.llama_decode(_alive(self._context), self._batch)
+        code = llama_cpp.llama_decode(alive(self._context), self._batch)
         if code == 1:
             raise NoRoom
         if code:
@@ -239,7 +108,7 @@ class LlamaMachine:
         logits = llama_cpp.llama_get_logits(self._context)
         if not logits:
             raise EngineFailure("llama.cpp gave no logits")
-        return _array(logits, (n_wanted, self.n_vocab))
+        return array_at(logits, (n_wanted, self.n_vocab))
 
     def close(self) -> None:
         """Free the model and its memory; closing twice is harmless."""

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from lite_interp.engine import EngineSettings, engine_id
-from lite_interp.engine.batched import BatchedEngine, Tokenizer
+from lite_interp.engine.batched import BatchedEngine
 from lite_interp.engine.chat import Chat
 from lite_interp.engine.gguf_file import check_engine, read_header
 from lite_interp.engine.llama import LlamaMachine
 from lite_interp.engine.plan import Limits
 from lite_interp.engine.sequences import Sequences
+from lite_interp.engine.writing import Tokenizer
 from lite_interp.errors import EngineError
 from lite_interp.ids import hash_file
 
@@ -67,7 +68,7 @@ def self_test(sequences: Sequences, tokenizer: Tokenizer) -> None:
     first, second = tokenizer.going_on("x")[:1] or [0], tokenizer.going_on("1")[:1] or [1]
     items = [second, first + second]
     sequences.hold(first, 0)
-    ends = [len(item) - 1 for item in items]
+    ends = [[len(item) - 1] for item in items]
     together = [rows[-1].copy() for _, _, rows in sequences.evaluate(items, ends)]
     for item, end, expected in zip(items, ends, together, strict=True):
         (alone,) = [rows[-1].copy() for _, _, rows in sequences.evaluate([item], [end])]

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Part(NamedTuple):
     """A stretch of one item's tokens."""
@@ -37,7 +39,7 @@ class Limits:
 
 
 def plan(
-    n_prefix: int, lengths: Sequence[int], wanted_from: Sequence[int], limits: Limits
+    n_prefix: int, lengths: Sequence[int], wanted: Sequence[Sequence[int]], limits: Limits
 ) -> list[list[Part]]:
     """Pack items into calls, in their order.
 
@@ -48,7 +50,7 @@ def plan(
     Args:
         n_prefix: tokens that all items share, evaluated already.
         lengths: (n,) tokens of each item.
-        wanted_from: (n,) first position of each item whose logits are wanted.
+        wanted: for each item, ascending, the positions whose logits are wanted.
         limits: what one call can take.
 
     Returns:
@@ -58,18 +60,17 @@ def plan(
     n_tokens = n_outputs = 0
     room = min(limits.n_batch, limits.n_cells - n_prefix)
     open_call = False
-    for item, (length, first) in enumerate(zip(lengths, wanted_from, strict=True)):
-        wanted = max(0, length - first)
+    for item, (length, places) in enumerate(zip(lengths, wanted, strict=True)):
         if length == 0:
             continue
-        if length > room or wanted > limits.n_outputs:
-            calls += [[part] for part in _pieces(item, length, first, limits)]
+        if length > room or len(places) > limits.n_outputs:
+            calls += [[part] for part in _pieces(item, length, places, limits)]
             open_call = False
             continue
         if not (
             open_call
             and n_tokens + length <= room
-            and n_outputs + wanted <= limits.n_outputs
+            and n_outputs + len(places) <= limits.n_outputs
             and len(calls[-1]) < limits.n_parallel
         ):
             calls.append([])
@@ -77,41 +78,43 @@ def plan(
             open_call = True
         calls[-1].append(Part(item, 0, length))
         n_tokens += length
-        n_outputs += wanted
+        n_outputs += len(places)
     return calls
 
 
-def _pieces(item: int, length: int, first: int, limits: Limits) -> list[Part]:
+def _pieces(item: int, length: int, places: Sequence[int], limits: Limits) -> list[Part]:
     """Cut a long item: each piece within the limits on tokens and wanted positions."""
     pieces: list[Part] = []
     start = 0
     while start < length:
-        stop = min(length, start + limits.n_batch, max(start, first) + limits.n_outputs)
+        too_many = int(np.searchsorted(places, start)) + limits.n_outputs
+        stop = min(length, start + limits.n_batch)
+        if too_many < len(places):
+            stop = min(stop, places[too_many])
         pieces.append(Part(item, start, stop))
         start = stop
     return pieces
 
 
-def groups(n_root: int, lengths: Sequence[int], n_new: int, limits: Limits) -> list[list[int]]:
-    """Which prompts are answered side by side: neighbours, as many as the cells hold.
+def admitted(
+    waiting: Sequence[int], n_free: int, n_used: int, needs: Sequence[int], limits: Limits
+) -> list[int]:
+    """Which of the waiting prompts begin to be answered now: in their order, while there is room.
 
     Args:
-        n_root: tokens that all prompts share.
-        lengths: (n,) tokens of each prompt behind the root.
-        n_new: longest answer, tokens.
+        waiting: indices of the prompts that wait.
+        n_free: sequences that are free.
+        n_used: tokens that are held or promised, those that all prompts share included.
+        needs: for every prompt, tokens of its own and of its longest answer.
         limits: what the model can take.
 
     Returns:
-        Indices of prompts, group by group, in their order.
+        Indices, the first of those that wait.
     """
-    found: list[list[int]] = []
-    used = 0
-    for index, length in enumerate(lengths):
-        need = length + n_new
-        fits = n_root + used + need <= limits.n_cells
-        if not found or len(found[-1]) == limits.n_parallel or not fits:
-            found.append([])
-            used = 0
-        found[-1].append(index)
-        used += need
+    found: list[int] = []
+    for index in waiting:
+        if len(found) == n_free or n_used + needs[index] > limits.n_cells:
+            break
+        found.append(index)
+        n_used += needs[index]
     return found

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lite_interp.engine import ChatTokens, engine_id
+from lite_interp.engine.batched import check_places
 from lite_interp.engine.chat import Chat, SpecialToken
 from lite_interp.engine.writing import Writer, picked
 from lite_interp.errors import EngineError, one_line
@@ -78,6 +79,9 @@ class ScriptedTokenizer:
     def is_end(self, token: int) -> bool:
         """Whether a token ends an answer."""
         return token == self.specials["<|end|>"].id
+
+    def grammar(self, schema: str) -> None:
+        """None: a script says what it says."""
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens, with the names of special ones."""
@@ -159,6 +163,27 @@ class ScriptedEngine:
         ]
         return np.array(values, np.float32).reshape(len(suffixes), len(choices))
 
+    def digits(
+        self,
+        prefix: Sequence[int],
+        suffixes: Sequence[Sequence[int]],
+        places: Sequence[Sequence[int]],
+        highest: int = 10,
+        root: int = 0,
+    ) -> list[NDArray[np.float32]]:
+        """Log-probability of each rating at each place; (n_places, highest + 1) each, nats."""
+        if not 1 <= highest <= 10:
+            raise ValueError(f"the highest rating is not within 1 to 10: {highest}")
+        check_places(suffixes, places)
+        self._check(prefix, suffixes, root, 1 if highest == 10 else 0)
+        return [
+            np.array(
+                [self._rated([*prefix, *suffix[: place + 1]], highest) for place in each],
+                np.float32,
+            ).reshape(len(each), highest + 1)
+            for suffix, each in zip(suffixes, places, strict=True)
+        ]
+
     def generate(
         self, prompts: Sequence[Sequence[int]], how: Sampling, root: int = 0
     ) -> list[Generation]:
@@ -182,7 +207,8 @@ class ScriptedEngine:
 
     def _answer(self, prompt: Sequence[int], how: Sampling, index: int) -> Generation:
         tokenizer = self._tokenizer
-        writer = Writer(how, index, tokenizer.is_end, tokenizer.piece)
+        writer = Writer(how, index, tokenizer)
+        writer.n_prompt = len(prompt)
         said = self._said(prompt)
         tokens = list(prompt)
         while not writer.done:
@@ -214,6 +240,17 @@ class ScriptedEngine:
             values[place] = picked(self._logits(history)[None], np.array([token]))[0]
             history.append(token)
         return values
+
+    def _rated(self, before: Sequence[int], highest: int) -> list[float]:
+        """Log-probability of each rating: of 1 only if no 0 follows, of 10 as 1 and then 0."""
+        values = [
+            float(self._spoken(before, self.tokenize(str(rating)))[0])
+            for rating in range(min(highest, 9) + 1)
+        ]
+        if highest < 10:
+            return values
+        zero = float(self._spoken([*before, *self.tokenize("1")], self.tokenize("0"))[0])
+        return [values[0], values[1] + np.log1p(-np.exp(zero)), *values[2:], values[1] + zero]
 
     def _logits(self, history: Sequence[int]) -> NDArray[np.float32]:
         n_vocab = self._tokenizer.n_vocab

@@ -88,6 +88,11 @@ class Sequences:
         self._prefix: list[int] | None = None
         self._head: NDArray[np.float32] | None = None
 
+    @property
+    def prefix(self) -> list[int]:
+        """Tokens of the prefix that is held."""
+        return self._prefix or []
+
     def close(self) -> None:
         """Free the model; closing twice is harmless."""
         self._machine.close()
@@ -122,24 +127,28 @@ class Sequences:
         return self._head
 
     def evaluate(
-        self, items: Sequence[Sequence[int]], wanted_from: Sequence[int], keep: bool = False
-    ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+        self,
+        items: Sequence[Sequence[int]],
+        wanted: Sequence[Sequence[int]],
+        slots: Sequence[int] = (),
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
         """Evaluate each item behind the prefix.
 
         Args:
             items: token ids.
-            wanted_from: for each item the first position whose logits are wanted.
-            keep: leave item i in sequence `FIRST + i`, for going on.
+            wanted: for each item, ascending, the positions whose logits are wanted.
+            slots: for each item the sequence that it is left in, for going on; empty = none is.
 
         Yields:
-            (item, position, logits (n, n_vocab) from that position on); the logits are good
-            until the next step of the iterator.
+            (item, positions (n,), logits (n, n_vocab) there), for an item as often as it takes
+            calls; the logits are good until the next step of the iterator.
         """
         prefix = self._prefix or []
-        calls = plan(len(prefix), [len(item) for item in items], wanted_from, self.limits)
+        calls = plan(len(prefix), [len(item) for item in items], wanted, self.limits)
+        places = [np.asarray(each, np.int64) for each in wanted]
         try:
             for parts in calls:
-                yield from self._call(parts, items, wanted_from, keep)
+                yield from self._call(parts, items, places, slots)
         except BaseException:
             self.reset()
             raise
@@ -195,39 +204,47 @@ class Sequences:
         self,
         parts: list[Part],
         items: Sequence[Sequence[int]],
-        wanted_from: Sequence[int],
-        keep: bool,
-    ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-        prefix = self._prefix or []
-        slots = [FIRST + (part.item if keep else slot) for slot, part in enumerate(parts)]
-        for part, slot in zip(parts, slots, strict=True):
+        wanted: Sequence[NDArray[np.int64]],
+        slots: Sequence[int],
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
+        n_prefix = len(self._prefix or [])
+        places = [slots[p.item] if slots else FIRST + slot for slot, p in enumerate(parts)]
+        for part, place in zip(parts, places, strict=True):
             if part.start == 0:
-                self.open(slot)
+                self.open(place)
+        stretches = [_within(wanted[p.item], p) for p in parts]
+        marks = [
+            np.isin(np.arange(part.start, part.stop), positions)
+            for part, positions in zip(parts, stretches, strict=True)
+        ]
         try:
             rows = self._machine.decode(
-                _joined([items[part.item][part.start : part.stop] for part in parts]),
-                _joined([range(len(prefix) + p.start, len(prefix) + p.stop) for p in parts]),
-                np.repeat(np.asarray(slots, np.int32), [p.stop - p.start for p in parts]),
-                _joined([np.arange(p.start, p.stop) >= wanted_from[p.item] for p in parts]).astype(
-                    np.int8
-                ),
+                _joined([items[p.item][p.start : p.stop] for p in parts]),
+                _joined([range(n_prefix + p.start, n_prefix + p.stop) for p in parts]),
+                np.repeat(np.asarray(places, np.int32), [p.stop - p.start for p in parts]),
+                _joined(marks).astype(np.int8),
             )
         except NoRoom:
-            for part, slot in zip(parts, slots, strict=True):
+            for part, place in zip(parts, places, strict=True):
                 if part.start == 0:
-                    self._machine.remove(slot)
+                    self._machine.remove(place)
             for half in _halves(parts):
-                yield from self._call(half, items, wanted_from, keep)
+                yield from self._call(half, items, wanted, slots)
             return
         row = 0
-        for part, slot in zip(parts, slots, strict=True):
+        for part, place, positions in zip(parts, places, stretches, strict=True):
             self.n_evaluated += part.stop - part.start
-            first = max(part.start, wanted_from[part.item])
-            if first < part.stop:
-                yield part.item, first, rows[row : row + part.stop - first]
-                row += part.stop - first
-            if part.stop == len(items[part.item]) and not keep:
-                self._machine.remove(slot)
+            if len(positions):
+                yield part.item, positions, rows[row : row + len(positions)]
+                row += len(positions)
+            if part.stop == len(items[part.item]) and not slots:
+                self._machine.remove(place)
+
+
+def _within(positions: NDArray[np.int64], part: Part) -> NDArray[np.int64]:
+    """Those of ascending positions that lie in a stretch."""
+    first, last = np.searchsorted(positions, (part.start, part.stop))
+    return positions[first:last]
 
 
 def _joined(stretches: Sequence[Sequence[int] | range | NDArray]) -> NDArray[np.int32]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lite_interp.engine import EngineFailure
+from lite_interp.engine.chat import Vocabulary
 from lite_interp.ids import generator
-from lite_interp.records import Generation, Sampling
+from lite_interp.records import Generation, Sampling, Usage
 
 
 def log_normalizers(rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -31,33 +32,72 @@ def picked(rows: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.f
     return values.reshape(tokens.shape).astype(np.float32)
 
 
+class Grammar(Protocol):
+    """What an answer may go on with, as it is being written."""
+
+    def allows(self, token: int) -> bool:
+        """Whether the answer may go on with this token, or end with it."""
+        ...
+
+    def masked(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n_vocab,) logits with minus infinity for each token that is not allowed."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Go on with a token that is allowed and ends nothing."""
+        ...
+
+    def close(self) -> None:
+        """Free it; closing twice is harmless."""
+        ...
+
+
+class Tokenizer(Vocabulary, Protocol):
+    """What an engine needs to know of a tokenizer."""
+
+    n_vocab: int
+    """Number of tokens."""
+
+    def special(self, text: str) -> list[int]:
+        """Tokens of a text in which names of special tokens become those tokens."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; none for a control token."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Whether a token ends an answer."""
+        ...
+
+    def grammar(self, schema: str) -> Grammar | None:
+        """The grammar of a JSON schema; None if this tokenizer has no grammars."""
+        ...
+
+
 class Writer:
     """Writes one answer, a token at a time."""
 
-    def __init__(
-        self,
-        how: Sampling,
-        index: int,
-        is_end: Callable[[int], bool],
-        piece: Callable[[int], bytes],
-    ) -> None:
+    def __init__(self, how: Sampling, index: int, tokenizer: Tokenizer) -> None:
         """Begin an answer.
 
         Args:
-            how: longest answer, temperature, seed, stop texts.
+            how: longest answer, temperature, seed, stop texts, schema.
             index: number of the prompt; with the seed it names the stream of random numbers.
-            is_end: whether a token ends an answer.
-            piece: the bytes that a token stands for.
+            tokenizer: what tokens mean.
         """
         self._how = how
         self._random = generator(how.seed, "generate", index)
-        self._is_end = is_end
-        self._piece = piece
+        self._tokenizer = tokenizer
+        self._grammar = tokenizer.grammar(how.schema) if how.schema else None
         self._stops = [text.encode() for text in how.stop if text]
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
         self._ends: list[int] = []
         self._bytes = b""
+        self.n_drawn = 0
+        self.n_prompt = 0
+        self.seconds = 0.0
         self._reason: Literal["end", "stop", "length"] | None = (
             None if how.max_tokens > 0 else "length"
         )
@@ -74,13 +114,19 @@ class Writer:
 
     def write(self, logits: NDArray[np.float32]) -> int:
         """Draw the next token from (n_vocab,) logits; it may be the one that ends the answer."""
+        self.n_drawn += 1
         token = self._draw(logits)
-        if self._is_end(token):
+        if self._grammar and not self._grammar.allows(token):
+            # Nearly always the first draw is allowed, and looking at one token costs nothing.
+            token = self._draw(self._grammar.masked(logits))
+        if self._tokenizer.is_end(token):
             self._reason = "end"
             return token
+        if self._grammar:
+            self._grammar.accept(token)
         self._logprobs.append(float(picked(logits[None], np.array([token]))[0]))
         self._tokens.append(token)
-        self._bytes += self._piece(token)
+        self._bytes += self._tokenizer.piece(token)
         self._ends.append(len(self._bytes))
         if self._find_stop() is not None:
             self._reason = "stop"
@@ -100,9 +146,17 @@ class Writer:
             token_ids=tuple(self._tokens[:n]),
             logprob=float(sum(self._logprobs[:n])),
             stop=self._reason or "length",
+            usage=Usage(self.n_prompt, self.n_drawn, self.seconds),
         )
 
+    def close(self) -> None:
+        """Free the grammar; closing twice is harmless."""
+        if self._grammar:
+            self._grammar.close()
+
     def _draw(self, logits: NDArray[np.float32]) -> int:
+        if not logits.max() > -np.inf:
+            raise EngineFailure("no token may come next")
         if self._how.temperature <= 0:
             return int(logits.argmax())
         scaled = logits.astype(np.float64) / self._how.temperature
