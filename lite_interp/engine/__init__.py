@@ -101,6 +101,26 @@ class ChatTokens(NamedTuple):
     """Tokens of `prefix` before the line in which the first untrusted piece begins."""
 
 
+class Call(NamedTuple):
+    """One evaluation by the model."""
+
+    n_tokens: int
+    """Tokens."""
+    n_sequences: int
+    """Sequences they belong to."""
+    n_outputs: int
+    """Positions whose logits are wanted."""
+
+
+class Rehearsal(NamedTuple):
+    """An engine that evaluates nothing."""
+
+    engine: Engine
+    """It has the id and the tokens of the model."""
+    calls: list[Call]
+    """What would have been evaluated, one after the other."""
+
+
 class Engine(Protocol):
     """A local language model that explains and judges."""
 
@@ -220,8 +240,9 @@ class Engine(Protocol):
 
         Args:
             prompts: token ids, at least one in each.
-            how: longest answer, temperature, seed, stop texts, schema. What is drawn for a
-                prompt depends on the seed and its index, not on its neighbours.
+            how: longest answer, temperature, seed, stop texts, schema. What is drawn depends on
+                the seed, the prompt, and how often it stood before in this call, not on its
+                neighbours.
             root: tokens that all prompts begin with: a hint for speed.
         """
         ...
@@ -246,6 +267,18 @@ def open_engine(path: Path, settings: EngineSettings | None = None) -> Engine:
     from lite_interp.engine.opening import open_llama
 
     return open_llama(path, settings or EngineSettings())
+
+
+def rehearse_engine(path: Path, settings: EngineSettings | None = None) -> Rehearsal:
+    """An engine with the id and the tokens of a GGUF model that evaluates nothing.
+
+    It makes the same calls as the model itself would, and notes them; every token is as likely
+    as every other, so its numbers mean nothing, and its answers are as long as they may be.
+    """
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    from lite_interp.engine.opening import open_rehearsal
+
+    return open_rehearsal(path, settings or EngineSettings())
 
 
 def engine_id(sha256: str, settings: Mapping[str, Any]) -> str:

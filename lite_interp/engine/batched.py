@@ -12,7 +12,7 @@ from lite_interp.engine import ChatTokens
 from lite_interp.engine.chat import Chat
 from lite_interp.engine.generating import Prompts, write_answers
 from lite_interp.engine.sequences import Sequences
-from lite_interp.engine.writing import Tokenizer, Writer, log_normalizers, picked
+from lite_interp.engine.writing import Tokenizer, Writer, log_normalizers, picked, streams
 from lite_interp.errors import EngineError, one_line
 from lite_interp.prompts import Message
 from lite_interp.records import Generation, Sampling
@@ -150,7 +150,7 @@ class BatchedEngine:
             raise ValueError(f"the prompts do not share their first {root} tokens")
         tails = [prompt[root:] for prompt in prompts]
         self._check(shared, tails, root, n_new=how.max_tokens)
-        writers = [Writer(how, index, self._tokenizer) for index in range(len(prompts))]
+        writers = [Writer(how, stream, self._tokenizer) for stream in streams(prompts)]
         try:
             write_answers(self._sequences, Prompts(shared, tails, how.max_tokens), writers)
             return [writer.result() for writer in writers]

@@ -27,8 +27,16 @@ KV_TYPES = {
 }
 OUTPUT_FLOATS = 1 << 26
 """Logits that one call may give: 256 MiB."""
+FIXED_SETTINGS = {"kv_unified": True, "swa_full": True}
+"""Settings that nobody chooses. Unified: sequences share cells, so a copy of the prefix costs
+nothing. Full: a sliding window's old cells are kept, so a prefix can be used again."""
 
 _UNUSED = ("n_tokens", "embd")
+
+
+def most_outputs(n_vocab: int, settings: EngineSettings) -> int:
+    """Positions of one call that may give logits: at least one for each sequence."""
+    return max(settings.n_parallel, min(settings.n_batch, OUTPUT_FLOATS // n_vocab))
 
 
 class LlamaMachine:
@@ -42,9 +50,7 @@ class LlamaMachine:
         self._model = load_model(path, settings.n_gpu_layers)
         self.tokenizer = LlamaTokenizer(self._model)
         self.n_vocab = self.tokenizer.n_vocab
-        self.n_outputs = max(
-            settings.n_parallel, min(settings.n_batch, OUTPUT_FLOATS // self.n_vocab)
-        )
+        self.n_outputs = most_outputs(self.n_vocab, settings)
         self._context = llama_cpp.llama_init_from_model(self._model, self._options(settings))
         if not self._context:
             why = reason()
@@ -129,8 +135,8 @@ class LlamaMachine:
         options.n_threads = options.n_threads_batch = settings.n_threads
         options.flash_attn_type = int(settings.flash_attention)
         options.type_k = options.type_v = KV_TYPES[settings.kv_type]
-        options.kv_unified = True  # sequences share cells: a copy of the prefix costs nothing
-        options.swa_full = True  # a window's old cells are kept: a prefix can be used again
+        for name, value in FIXED_SETTINGS.items():
+            setattr(options, name, value)
         return options
 
     def _allocate(self) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lite_interp.engine import ChatTokens, engine_id
 from lite_interp.engine.batched import check_places
 from lite_interp.engine.chat import Chat, SpecialToken
-from lite_interp.engine.writing import Writer, picked
+from lite_interp.engine.writing import Writer, picked, streams
 from lite_interp.errors import EngineError, one_line
 from lite_interp.ids import generator
 from lite_interp.prompts import Message
@@ -193,7 +193,10 @@ class ScriptedEngine:
         if any(list(prompt[:root]) != list(prompts[0][:root]) for prompt in prompts):
             raise ValueError(f"the prompts do not share their first {root} tokens")
         self._check([], prompts, 0, how.max_tokens)
-        return [self._answer(prompt, how, index) for index, prompt in enumerate(prompts)]
+        return [
+            self._answer(prompt, how, stream)
+            for prompt, stream in zip(prompts, streams(prompts), strict=True)
+        ]
 
     def close(self) -> None:
         """Nothing to free."""
@@ -205,9 +208,9 @@ class ScriptedEngine:
     def __exit__(self, *error: object) -> None:
         """Nothing to free."""
 
-    def _answer(self, prompt: Sequence[int], how: Sampling, index: int) -> Generation:
+    def _answer(self, prompt: Sequence[int], how: Sampling, stream: str) -> Generation:
         tokenizer = self._tokenizer
-        writer = Writer(how, index, tokenizer)
+        writer = Writer(how, stream, tokenizer)
         writer.n_prompt = len(prompt)
         said = self._said(prompt)
         tokens = list(prompt)

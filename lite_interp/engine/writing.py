@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 
 from lite_interp.engine import EngineFailure
 from lite_interp.engine.chat import Vocabulary
-from lite_interp.ids import generator
+from lite_interp.ids import content_id, generator
 from lite_interp.records import Generation, Sampling, Usage
 
 
@@ -30,6 +32,20 @@ def picked(rows: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.f
     columns = tokens.reshape(len(rows), -1)
     values = np.take_along_axis(rows, columns, axis=1) - log_normalizers(rows)[:, None]
     return values.reshape(tokens.shape).astype(np.float32)
+
+
+def streams(prompts: Sequence[Sequence[int]]) -> list[str]:
+    """Names of streams of random numbers: of a prompt, and how often it stood before.
+
+    So what is drawn for a prompt does not depend on its neighbours or its place among them, and
+    yet the same prompt asked for five times is answered in five ways.
+    """
+    seen: Counter[tuple[int, ...]] = Counter()
+    names = []
+    for prompt in map(tuple, prompts):
+        names.append(content_id(["stream", list(prompt), seen[prompt]]))
+        seen[prompt] += 1
+    return names
 
 
 class Grammar(Protocol):
@@ -78,16 +94,16 @@ class Tokenizer(Vocabulary, Protocol):
 class Writer:
     """Writes one answer, a token at a time."""
 
-    def __init__(self, how: Sampling, index: int, tokenizer: Tokenizer) -> None:
+    def __init__(self, how: Sampling, stream: str, tokenizer: Tokenizer) -> None:
         """Begin an answer.
 
         Args:
             how: longest answer, temperature, seed, stop texts, schema.
-            index: number of the prompt; with the seed it names the stream of random numbers.
+            stream: with the seed it names the stream of random numbers; see `streams`.
             tokenizer: what tokens mean.
         """
         self._how = how
-        self._random = generator(how.seed, "generate", index)
+        self._random = generator(how.seed, "generate", stream)
         self._tokenizer = tokenizer
         self._grammar = tokenizer.grammar(how.schema) if how.schema else None
         self._stops = [text.encode() for text in how.stop if text]
