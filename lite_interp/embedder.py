@@ -1,7 +1,8 @@
-"""Texts to unit vectors with a local sentence-transformers model."""
+"""Texts to unit vectors with a local model: of sentence-transformers, or GGUF."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,7 +50,8 @@ class SentenceEmbedder:
         if not (path / "modules.json").is_file():
             raise EmbedderError(
                 f"no sentence-embedding model: {one_line(path)}",
-                "a folder with modules.json is wanted, as sentence-transformers writes it",
+                "give a folder with modules.json, as sentence-transformers writes it, "
+                "or a .gguf file",
             )
         # Importing it takes seconds, and only a run that embeds should wait for them.
         import sentence_transformers
@@ -89,3 +91,23 @@ class SentenceEmbedder:
             convert_to_numpy=True,
         )
         return np.asarray(vectors, np.float32)
+
+
+def open_embedder(path: Path) -> Embedder:
+    """Open the embedding model at a path: a folder of sentence-transformers, or a GGUF file.
+
+    Raises:
+        EmbedderError: there is none.
+    """
+    if path.is_dir():
+        return SentenceEmbedder(path)
+    if not path.is_file():
+        raise EmbedderError(
+            f"no such folder or file: {one_line(path)}",
+            "give a folder with modules.json, or a .gguf file",
+        )
+    # llama.cpp would start a debugger for a stack trace when it aborts; read while it is loaded.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    from lite_interp.engine.embedding import LlamaEmbedder
+
+    return LlamaEmbedder(path)

@@ -6,7 +6,7 @@
     ├── SubjectError            a folder or file that is no language model, or no such hookpoint
     ├── CoderError              a sparse coder that cannot be read, or does not fit its subject
     ├── EngineError             a GGUF file that cannot be used, or is too small for a prompt
-    ├── EmbedderError           a folder that holds no sentence-embedding model
+    ├── EmbedderError           a folder or file without a sentence-embedding model that can be run
     ├── ModelFileError          a model that is not installed, or whose bytes are wrong
     └── ResultsError            a results file that cannot be opened, read or written; exit code 4
 
@@ -53,7 +53,7 @@ class EngineError(LiteInterpError):
 
 
 class EmbedderError(LiteInterpError):
-    """A folder that holds no sentence-embedding model."""
+    """A folder or file that holds no sentence-embedding model, or one that cannot be run."""
 
 
 class ModelFileError(LiteInterpError):

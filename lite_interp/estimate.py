@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from lite_interp import study
 from lite_interp.documents import Skips
-from lite_interp.engine import Engine, open_engine
+from lite_interp.engine import Engine
 from lite_interp.explain import find_explainer
-from lite_interp.fetch import model_path
 from lite_interp.loading import CacheJob, Loaded, Reporter, load_job, open_stream
 from lite_interp.records import Sampling
 from lite_interp.score import find_scorer
+from lite_interp.tools import find_engine
 
 INSTRUCTION_TOKENS = 60
 """Tokens of an explaining or judging prompt beside its windows, about."""
@@ -46,9 +46,8 @@ def estimate(whole: study.Study, tell: Reporter) -> tuple[Estimate, Loaded]:
     judged = [name for name in whole.score.scorers if find_scorer(name).needs == "engine"]
     explain_seconds = score_seconds = 0.0
     if asked or judged:
-        path = model_path(whole.engine.model, "engine")
-        tell.say(f"timing the engine {path.name}")
-        with open_engine(path, study.engine_settings(whole.engine)) as engine:
+        tell.say("timing the engine")
+        with find_engine(whole.engine).open(tell) as engine:
             read, written = _engine_speed(engine)
         examples = whole.examples
         shown = examples.n_shown * (1.4 * examples.width) + 2 * INSTRUCTION_TOKENS

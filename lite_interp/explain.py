@@ -1,14 +1,15 @@
 """Example set to explanation: what to ask, and how to read what comes back.
 
-Each explainer is two pure functions, `ask` and `read`, joined by `explain`; one that needs no
-engine is a single function.
+Each explainer is two pure functions, `ask` and `read`, joined by `explain_group`; one that needs
+no engine is a single function. Several example sets are explained side by side, because an
+engine writes many answers in little more time than one.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from lite_interp.engine import Engine, EngineFailure
 from lite_interp.errors import UsageError, nearest
 from lite_interp.ids import content_id
 from lite_interp.prompts import Message, Prompt
-from lite_interp.records import ExampleSet, Explanation, Sampling
+from lite_interp.records import ExampleSet, Explanation, Sampling, Usage
 from lite_interp.render import marked_text, marked_tokens, one_row
 
 LONGEST = 400
@@ -35,6 +36,8 @@ class Answer(NamedTuple):
     """The whole answer."""
     failure: str | None
     """`no_windows`, `empty`, `too_long`, or `engine: …`."""
+    usage: Usage = Usage(0, 0, 0.0)
+    """What it cost, beside what it shared with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,10 @@ class Explainer:
     """Prompt file it uses unless another is named; None if it asks no engine."""
     settings: Mapping[str, Any]
     """Numbers that change the answer; they go into the explanation's id."""
-    explain: Callable[[ExampleSet, Engine | None, Prompt | None, Mapping[str, Any]], Answer]
-    """From example set to answer."""
+    explain: Callable[
+        [Sequence[ExampleSet], Engine | None, Prompt | None, Mapping[str, Any]], list[Answer]
+    ]
+    """From example sets to answers, one for each."""
 
 
 def token_shares(examples: ExampleSet) -> list[tuple[str, float]]:
@@ -75,9 +80,16 @@ def token_shares(examples: ExampleSet) -> list[tuple[str, float]]:
 
 
 def list_tokens(
-    examples: ExampleSet, engine: Engine | None, prompt: Prompt | None, settings: Mapping[str, Any]
-) -> Answer:
+    group: Sequence[ExampleSet],
+    engine: Engine | None,
+    prompt: Prompt | None,
+    settings: Mapping[str, Any],
+) -> list[Answer]:
     """The most telling tokens, no engine asked: the floor that an explainer has to beat."""
+    return [_token_list(examples, settings) for examples in group]
+
+
+def _token_list(examples: ExampleSet, settings: Mapping[str, Any]) -> Answer:
     shares = token_shares(examples)
     if not shares:
         return Answer(None, "", "no_windows")
@@ -138,20 +150,33 @@ def _bare(text: str) -> str:
 
 
 def ask_engine(
-    examples: ExampleSet, engine: Engine | None, prompt: Prompt | None, settings: Mapping[str, Any]
-) -> Answer:
+    group: Sequence[ExampleSet],
+    engine: Engine | None,
+    prompt: Prompt | None,
+    settings: Mapping[str, Any],
+) -> list[Answer]:
     """An engine reads marked excerpts and goes on from a begun answer."""
     if engine is None or prompt is None:
         raise ValueError("the explainer `llm` needs an engine and a prompt")
-    if not examples.shown:
-        return Answer(None, "", "no_windows")
     how = Sampling(settings["max_tokens"], settings["temperature"], settings["seed"], ("\n",))
+    asked = [examples for examples in group if examples.shown]
+    if not asked:
+        return [Answer(None, "", "no_windows")] * len(group)
     try:
-        tokens = engine.chat(ask(examples, prompt, settings["n_words"]), prompt.begun_answer)
-        generation = engine.generate([[*tokens.prefix, *tokens.rest]], how, tokens.root)[0]
+        chats = [
+            engine.chat(ask(examples, prompt, settings["n_words"]), prompt.begun_answer)
+            for examples in asked
+        ]
+        root = min(tokens.root for tokens in chats)
+        written = engine.generate([[*each.prefix, *each.rest] for each in chats], how, root)
     except EngineFailure as failure:
-        return Answer(None, "", f"engine: {failure}")
-    return read(generation.text)
+        if len(group) == 1:
+            return [Answer(None, "", f"engine: {failure}")]
+        return [ask_engine([examples], engine, prompt, settings)[0] for examples in group]
+    answers = iter([read(each.text)._replace(usage=each.usage) for each in written])
+    return [
+        next(answers) if examples.shown else Answer(None, "", "no_windows") for examples in group
+    ]
 
 
 EXPLAINERS = {
@@ -202,17 +227,33 @@ def explain(
     examples: ExampleSet, explainer: Explainer, prompt: Prompt | None, engine: Engine | None
 ) -> Explanation:
     """Explain one latent from its shown windows."""
+    return explain_group([examples], explainer, prompt, engine)[0][0]
+
+
+def explain_group(
+    group: Sequence[ExampleSet],
+    explainer: Explainer,
+    prompt: Prompt | None,
+    engine: Engine | None,
+) -> list[tuple[Explanation, Usage]]:
+    """Explain latents side by side; with each explanation what it alone cost."""
     engine_id = engine.id if engine and explainer.prompt else None
-    answer = explainer.explain(examples, engine, prompt, explainer.settings)
-    return Explanation(
-        explanation_id(examples.id, explainer, prompt, engine_id),
-        examples.latent,
-        examples.id,
-        explainer.name,
-        prompt.id if prompt else None,
-        engine_id,
-        dict(explainer.settings),
-        answer.text,
-        answer.raw,
-        answer.failure,
-    )
+    answers = explainer.explain(group, engine, prompt, explainer.settings)
+    return [
+        (
+            Explanation(
+                explanation_id(examples.id, explainer, prompt, engine_id),
+                examples.latent,
+                examples.id,
+                explainer.name,
+                prompt.id if prompt else None,
+                engine_id,
+                dict(explainer.settings),
+                answer.text,
+                answer.raw,
+                answer.failure,
+            ),
+            answer.usage,
+        )
+        for examples, answer in zip(group, answers, strict=True)
+    ]

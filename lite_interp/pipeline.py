@@ -5,8 +5,9 @@ cache_corpus → explain_latents → score_explanations         each goes on whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +21,8 @@ from lite_interp.db.caches import CacheInfo
 from lite_interp.db.file import add, refuse_unusable
 from lite_interp.db.runs import open_run
 from lite_interp.documents import Skips
-from lite_interp.embedder import Embedder, SentenceEmbedder
-from lite_interp.engine import Engine, open_engine
 from lite_interp.errors import SubjectError, UsageError, one_line
-from lite_interp.explain import Explainer, find_explainer
+from lite_interp.explain import find_explainer
 from lite_interp.fetch import model_path
 from lite_interp.loading import (
     CacheJob,
@@ -35,11 +34,17 @@ from lite_interp.loading import (
     open_stream,
     read_corpus,
 )
-from lite_interp.prompts import Prompt, choose_prompt
 from lite_interp.records import ExampleSet, Explanation
 from lite_interp.samplers import find_sampler
 from lite_interp.score import Scorer, Tools, find_scorer
 from lite_interp.tokenizer import load_tokenizer
+from lite_interp.tools import (
+    EngineSource,
+    find_embedder,
+    find_engine,
+    find_prompt,
+    store_tools,
+)
 
 
 def cache_corpus(results: Path, job: CacheJob, tell: Reporter, loaded: Loaded | None = None) -> str:
@@ -136,69 +141,43 @@ def explain_latents(results: Path, wanted: str, job: ExplainJob, tell: Reporter)
         job: what to explain, and how.
         tell: who is told.
     """
-    explainers = [find_explainer(name) for name in job.explain.explainers]
-    asks = [_prompt_of(explainer, job.explain.prompt) for explainer in explainers]
-    find_sampler(job.examples.sampler)
-    if any(asks):
-        _engine_path(job.engine)
+    source = explaining_engine(job)
     with open_run(results, "explain") as db:
-        cache = caches.the_cache(db, wanted)
-        latents = choose_latents(db, cache, job.latents, job.seed)
-        examples = _examples(db, cache, latents, job, tell)
-        engine = _engine(job.engine, tell) if any(asks) else None
-        try:
-            for explainer, prompt in zip(explainers, asks, strict=True):
-                _explain(db, cache, examples, explainer, prompt, engine, tell)
-        finally:
-            if engine is not None:
-                engine.close()
+        cache, latents, works = pending_explanations(db, wanted, job, source, tell)
+        asks = any(work.n and work.prompt for work in works)
+        with source.open(tell) if source and asks else nullcontext() as engine:
+            for work in works:
+                asked = engine if work.prompt else None
+                store_tools(db, Tools(engine=asked, prompt=work.prompt))
+                done = stages.write_explanations(db, cache, work, asked)
+                for _ in tell.track(done, work.n, f"explaining ({work.explainer.name})"):
+                    pass
     return latents
 
 
-def _explain(
-    db: Database,
-    cache: CacheInfo,
-    examples: Sequence[ExampleSet],
-    explainer: Explainer,
-    prompt: Prompt | None,
-    engine: Engine | None,
-    tell: Reporter,
-) -> None:
-    asked = engine if prompt else None
-    _store_tools(db, Tools(engine=asked, prompt=prompt))
-    engine_id = asked.id if asked else None
-    work = stages.pending_explanations(db, examples, explainer, prompt, engine_id)
-    done = stages.write_explanations(db, cache, work, asked)
-    for _ in tell.track(done, len(work.examples), f"explaining ({explainer.name})"):
-        pass
+def explaining_engine(job: ExplainJob) -> EngineSource | None:
+    """The engine that explainers ask; refuses what cannot work before a file is opened."""
+    find_sampler(job.examples.sampler)
+    explainers = [find_explainer(name) for name in job.explain.explainers]
+    asks = [find_prompt(explainer, job.explain.prompt) for explainer in explainers]
+    return find_engine(job.engine) if any(asks) else None
 
 
-def _prompt_of(module: Explainer | Scorer, wanted: str) -> Prompt | None:
-    return choose_prompt(wanted, module.prompt, {"words"}) if module.prompt else None
-
-
-def _engine_path(section: study.EngineSection) -> Path:
-    if not section.model:
-        raise UsageError("no engine is named", "--engine, or `model` in [engine], names one")
-    return model_path(section.model, "engine")
-
-
-def _engine(section: study.EngineSection, tell: Reporter) -> Engine:
-    path = _engine_path(section)
-    tell.say(f"loading the engine {path.name}")
-    return open_engine(path, study.engine_settings(section))
-
-
-def _store_tools(db: Database, tools: Tools) -> None:
-    engine, embedder, prompt = tools.engine, tools.embedder, tools.prompt
-    if engine:
-        row = {"id": engine.id, "name": engine.name, "provenance": dict(engine.provenance)}
-        add(db, "engines", row)
-    if embedder:
-        row = {"id": embedder.id, "name": embedder.name, "provenance": dict(embedder.provenance)}
-        add(db, "embedders", row)
-    if prompt:
-        add(db, "prompts", {"id": prompt.id, "name": prompt.name, "text": prompt.model_dump()})
+def pending_explanations(
+    db: Database, wanted: str, job: ExplainJob, source: EngineSource | None, tell: Reporter
+) -> tuple[CacheInfo, list[int], list[stages.ExplainWork]]:
+    """The cache, the latents, and what each explainer has not answered; draws their windows."""
+    cache = caches.the_cache(db, wanted)
+    latents = choose_latents(db, cache, job.latents, job.seed)
+    examples = _examples(db, cache, latents, job, tell)
+    with source.preview() if source else nullcontext() as engine:
+        works = []
+        for name in job.explain.explainers:
+            explainer = find_explainer(name)
+            prompt = find_prompt(explainer, job.explain.prompt)
+            engine_id = engine.id if engine and prompt else None
+            works.append(stages.pending_explanations(db, examples, explainer, prompt, engine_id))
+    return cache, latents, works
 
 
 def _examples(
@@ -243,28 +222,62 @@ def score_explanations(results: Path, wanted: str, job: ScoreJob, tell: Reporter
         job: what to score, and how.
         tell: who is told.
     """
-    scorers = [find_scorer(name) for name in job.score.scorers]
-    for name in job.score.explainers:
-        find_explainer(name)
-    _check_scorers(scorers, job.score, job.engine)
+    scorers = check_scorers(job)
     with open_run(results, "score") as db:
         cache = caches.the_cache(db, wanted)
-        explanations = _wanted_explanations(db, cache, job)
         for scorer in scorers:
-            tools = _tools(scorer, job, tell)
-            try:
-                _store_tools(db, tools)
-                pool = studies.load_explanations(db, cache.id)
-                work = stages.pending_trials(
-                    db, explanations, pool, scorer, tools, job.score.n_controls
-                )
-                done = stages.write_trials(db, work, scorer, tools)
-                for _ in tell.track(done, len(work), f"scoring ({scorer.name})"):
-                    pass
-            finally:
-                if tools.engine is not None:
-                    tools.engine.close()
+            with scoring_tools(scorer, job) as tools:
+                work = pending_trials(db, cache, job, scorer, tools)
+                with _with_weights(tools, job, tell) if work else nullcontext(tools) as able:
+                    if work:
+                        store_tools(db, able)
+                    done = stages.write_trials(db, work, scorer, able)
+                    for _ in tell.track(done, len(work), f"scoring ({scorer.name})"):
+                        pass
         analysis.write_scores(db, cache.id)
+
+
+def check_scorers(job: ScoreJob) -> list[Scorer]:
+    """The scorers that are named; refuses what cannot work before a file is opened."""
+    for name in job.score.explainers:
+        find_explainer(name)
+    scorers = [find_scorer(name) for name in job.score.scorers]
+    for scorer in scorers:
+        find_prompt(scorer, job.score.prompt)
+        if scorer.needs == "engine":
+            find_engine(job.engine)
+        else:
+            model_path(job.score.embedder, "embedder")
+    return scorers
+
+
+@contextmanager
+def scoring_tools(scorer: Scorer, job: ScoreJob) -> Iterator[Tools]:
+    """What a scorer uses, freed at the end; an engine has no weights yet."""
+    prompt = find_prompt(scorer, job.score.prompt)
+    if scorer.needs == "embedder":
+        yield Tools(embedder=find_embedder(job.score.embedder), prompt=prompt)
+        return
+    with find_engine(job.engine).preview() as engine:
+        yield Tools(engine=engine, prompt=prompt)
+
+
+@contextmanager
+def _with_weights(tools: Tools, job: ScoreJob, tell: Reporter) -> Iterator[Tools]:
+    if tools.engine is None:
+        yield tools
+        return
+    with find_engine(job.engine).open(tell) as engine:
+        yield replace(tools, engine=engine)
+
+
+def pending_trials(
+    db: Database, cache: CacheInfo, job: ScoreJob, scorer: Scorer, tools: Tools
+) -> list[stages.TrialWork]:
+    """The trials of one scorer that are wanted and not there."""
+    explanations = _wanted_explanations(db, cache, job)
+    pool = studies.load_explanations(db, cache.id)
+    return stages.pending_trials(db, explanations, pool, scorer, tools, job.score.n_controls)
 
 
 def _wanted_explanations(db: Database, cache: CacheInfo, job: ScoreJob) -> list[Explanation]:
@@ -279,52 +292,22 @@ def _wanted_explanations(db: Database, cache: CacheInfo, job: ScoreJob) -> list[
     return found
 
 
-def _tools(scorer: Scorer, job: ScoreJob, tell: Reporter) -> Tools:
-    prompt = _prompt_of(scorer, job.score.prompt)
-    if scorer.needs == "engine":
-        return Tools(engine=_engine(job.engine, tell), prompt=prompt)
-    return Tools(embedder=_embedder(job.score.embedder), prompt=prompt)
-
-
-def _embedder(name: str) -> Embedder:
-    return SentenceEmbedder(model_path(name, "embedder"))
-
-
 def run_study(
     results: Path, whole: study.Study, tell: Reporter, loaded: Loaded | None = None
 ) -> tuple[str, list[int]]:
     """The whole pipeline, from where it stopped; returns the cache's id and the latents."""
-    _check_names(whole)
-    job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
-    name = cache_corpus(results, job, tell, loaded)
-    wanted = name.removeprefix("b2:")
     explain_job = ExplainJob(
         whole.seed, whole.latents, whole.examples, whole.engine, whole.explain, whole.subject.model
     )
-    latents = explain_latents(results, wanted, explain_job, tell)
     section = whole.score
     if not section.explainers:
         section = section.model_copy(update={"explainers": whole.explain.explainers})
+    # What would only fail in the last stage is refused before the first.
+    explaining_engine(explain_job)
+    check_scorers(ScoreJob(whole.engine, section))
+    job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
+    name = cache_corpus(results, job, tell, loaded)
+    wanted = name.removeprefix("b2:")
+    latents = explain_latents(results, wanted, explain_job, tell)
     score_explanations(results, wanted, ScoreJob(whole.engine, section, latents), tell)
     return name, latents
-
-
-def _check_names(whole: study.Study) -> None:
-    """Refuse at the start what would only fail in the last stage."""
-    find_sampler(whole.examples.sampler)
-    explainers = [find_explainer(name) for name in whole.explain.explainers]
-    asks = [_prompt_of(explainer, whole.explain.prompt) for explainer in explainers]
-    if any(asks):
-        _engine_path(whole.engine)
-    _check_scorers([find_scorer(name) for name in whole.score.scorers], whole.score, whole.engine)
-
-
-def _check_scorers(
-    scorers: Sequence[Scorer], section: study.ScoreSection, engine: study.EngineSection
-) -> None:
-    for scorer in scorers:
-        _prompt_of(scorer, section.prompt)
-        if scorer.needs == "engine":
-            _engine_path(engine)
-        else:
-            model_path(section.embedder, "embedder")

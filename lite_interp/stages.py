@@ -7,7 +7,6 @@ it loses at most the unit in hand, and the same call goes on with the rest.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +14,21 @@ from typing import Any
 from sqlite_utils import Database
 
 from lite_interp.cache import Reader, latent_stats, read_shard
+from lite_interp.cost import Meter, shared_out
 from lite_interp.db import caches, studies
 from lite_interp.db.caches import CacheInfo
 from lite_interp.engine import Engine
-from lite_interp.explain import Explainer, explain, explanation_id
+from lite_interp.explain import Explainer, explain_group, explanation_id
 from lite_interp.ids import content_id, generator
 from lite_interp.prompts import Prompt
-from lite_interp.records import ExampleSet, Explanation, Trial, Usage, Verdict
+from lite_interp.records import ExampleSet, Explanation, Trial, Verdict
 from lite_interp.samplers import DrawSettings, Source, draw_example_set, example_set_id
 from lite_interp.score import Judgement, Scorer, Tools
 from lite_interp.tokenizer import Tokenizer
 from lite_interp.windows import make_grid
+
+GROUP = 4
+"""Latents that are explained side by side: a unit of work, lost together when a run is killed."""
 
 
 def cache_shards(
@@ -115,12 +118,17 @@ def load_examples(
 class ExplainWork:
     """Explanations that are wanted with one explainer, prompt and engine."""
 
-    examples: tuple[ExampleSet, ...]
-    """Example sets without an explanation yet."""
+    groups: tuple[tuple[ExampleSet, ...], ...]
+    """Example sets without an explanation yet, those that are explained side by side together."""
     explainer: Explainer
     """How to explain."""
     prompt: Prompt | None
     """Prompt of the explainer, if it has one."""
+
+    @property
+    def n(self) -> int:
+        """Explanations."""
+        return sum(map(len, self.groups))
 
 
 def pending_explanations(
@@ -130,26 +138,34 @@ def pending_explanations(
     prompt: Prompt | None,
     engine_id: str | None,
 ) -> ExplainWork:
-    """The example sets that this explainer has not answered."""
-    pending = tuple(
-        example
-        for example in examples
-        if not studies.known(
-            db, "explanations", explanation_id(example.id, explainer, prompt, engine_id)
-        )
-    )
-    return ExplainWork(pending, explainer, prompt)
+    """The example sets that this explainer has not answered.
+
+    Who is explained with whom follows from the whole list, not from what is pending, and a group
+    is stored whole; so a run that was killed repeats the same numbers.
+    """
+
+    def unknown(example: ExampleSet) -> bool:
+        name = explanation_id(example.id, explainer, prompt, engine_id)
+        return not studies.known(db, "explanations", name)
+
+    starts = range(0, len(examples), GROUP)
+    groups = (tuple(filter(unknown, examples[start : start + GROUP])) for start in starts)
+    return ExplainWork(tuple(group for group in groups if group), explainer, prompt)
 
 
 def write_explanations(
     db: Database, cache: CacheInfo, work: ExplainWork, engine: Engine | None
 ) -> Iterator[None]:
-    """Explain latent by latent, each stored with what it cost."""
-    for examples in work.examples:
+    """Explain group by group, each stored whole with what it cost."""
+    for group in work.groups:
         meter = Meter(engine)
-        explanation = explain(examples, work.explainer, work.prompt, engine)
-        studies.store_explanation(db, cache.id, explanation, meter.read())
-        yield
+        found = explain_group(group, work.explainer, work.prompt, engine)
+        costs = shared_out(meter.read(), [usage for _, usage in found])
+        studies.store_explanations(
+            db, cache.id, [(each, cost) for (each, _), cost in zip(found, costs, strict=True)]
+        )
+        for _ in group:
+            yield
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -283,22 +299,3 @@ def write_trials(
 def _verdicts(examples: ExampleSet, judgements: Sequence[Judgement]) -> Iterator[Verdict]:
     for (window, _, _), (value, failure) in zip(examples.scored, judgements, strict=True):
         yield Verdict(window.id, window.peak > 0, value, failure)
-
-
-class Meter:
-    """Tokens and seconds since it was made."""
-
-    def __init__(self, engine: Engine | None) -> None:
-        """Start measuring."""
-        self._engine = engine
-        self._evaluated = engine.n_evaluated if engine else 0
-        self._written = engine.n_written if engine else 0
-        self._started = time.perf_counter()
-
-    def read(self) -> Usage:
-        """What it cost up to now."""
-        return Usage(
-            self._engine.n_evaluated - self._evaluated if self._engine else 0,
-            self._engine.n_written - self._written if self._engine else 0,
-            time.perf_counter() - self._started,
-        )

@@ -119,15 +119,25 @@ class EngineSection(Section):
     """The local model that explains and judges."""
 
     model: str = ""
-    """Name of a model that is installed, or a GGUF file."""
+    """Name of a model that is installed, a GGUF file, or the address of a local server."""
     n_ctx: int = Field(default=4096, ge=16)
     """Longest prompt with its answer, tokens."""
     n_batch: int = Field(default=512, ge=1)
     """Tokens in one evaluation."""
+    n_ubatch: int = Field(default=512, ge=1)
+    """Tokens in one pass through the layers."""
+    n_parallel: int = Field(default=32, ge=1)
+    """Windows or answers side by side."""
+    flash_attention: bool = False
+    """Attention without its matrix in memory: for a GPU, and for `kv_type = "q8_0"`."""
+    kv_type: str = "f16"
+    """Type of keys and values: `f16`, `f32`, or `q8_0`."""
     n_threads: int = Field(default=0, ge=0)
     """Threads; 0 = physical cores."""
     n_gpu_layers: int = -1
     """Layers on a GPU, if there is one; -1 = all."""
+    allow_remote: bool = False
+    """Whether the address of a server may be one on another machine."""
 
 
 class ExplainSection(Section):
@@ -149,7 +159,8 @@ class ScoreSection(Section):
     prompt: str = ""
     """Prompt of the detection scorer; empty = its own."""
     embedder: str = "all-minilm-l6-v2"
-    """Name of a model that is installed, or a folder."""
+    """Name of a model that is installed, a folder of sentence-transformers, or a GGUF embedding
+    model."""
     n_controls: int = Field(default=4, ge=0)
     """Other latents' explanations judged on each latent's windows: the null."""
 
@@ -224,6 +235,17 @@ def parse_section(kind: type[Part], **values: Any) -> Part:
         raise UsageError(f"wrong option: {place}: {one_line(first['msg']).lower()}") from None
 
 
+def parse_value(option: str, text: str) -> tuple[str, Any]:
+    """A setting given as `key=value`, the value as in a study file; a bare word is a text."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key.isidentifier():
+        raise UsageError(f"{option} wants key=value: {one_line(text)}", "e.g. n_batch=1024")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
 def _keys(section: str) -> list[str]:
     fields = Study.model_fields
     if section:
@@ -280,9 +302,4 @@ def draw_settings(section: ExamplesSection) -> DrawSettings:
 
 def engine_settings(section: EngineSection) -> EngineSettings:
     """The engine section as the engine takes it."""
-    return EngineSettings(
-        n_ctx=section.n_ctx,
-        n_batch=section.n_batch,
-        n_threads=section.n_threads,
-        n_gpu_layers=section.n_gpu_layers,
-    )
+    return EngineSettings(**section.model_dump(exclude={"model", "allow_remote"}))

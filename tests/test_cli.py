@@ -17,7 +17,7 @@ import tiny_gguf
 import tiny_study
 from typer.testing import CliRunner
 
-from lite_interp import pipeline
+from lite_interp import pipeline, tools
 from lite_interp.cli import app
 from lite_interp.db import file as db_file
 from lite_interp.db.file import open_results
@@ -28,7 +28,7 @@ ESCAPE = "\x1b["
 
 @pytest.fixture(autouse=True)
 def bag_of_words(monkeypatch):
-    monkeypatch.setattr(pipeline, "SentenceEmbedder", tiny_study.BagOfWords)
+    monkeypatch.setattr(tools, "open_embedder", tiny_study.BagOfWords)
     monkeypatch.setenv("COLUMNS", "80")
     for name in ("FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE"):
         monkeypatch.delenv(name, raising=False)
@@ -55,7 +55,7 @@ def call(*arguments, code=0):
 def ran(folder):
     """What `run` printed; the file is `study.db` in the folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "SentenceEmbedder", tiny_study.BagOfWords)
+        patch.setattr(tools, "open_embedder", tiny_study.BagOfWords)
         patch.setenv("COLUMNS", "80")
         return call("run", folder / "study.toml")
 

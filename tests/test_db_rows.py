@@ -416,7 +416,7 @@ def test_an_explanation_has_either_a_text_or_a_reason(db):
     for changes in ({"text": None}, {"failure": "empty"}):
         with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
             explanation = make_explanation(examples, **changes)
-            studies.store_explanation(db, CACHE, explanation, USAGE)
+            studies.store_explanations(db, CACHE, [(explanation, USAGE)])
     assert studies.load_explanations(db, CACHE) == []
 
 
@@ -550,7 +550,7 @@ def test_the_cost_of_a_latent_is_its_explanations_and_the_trials_on_its_windows(
     examples = make_examples(1, seed=1)
     studies.store_example_set(db, CACHE, examples)
     explanation = make_explanation(examples, "again")
-    studies.store_explanation(db, CACHE, explanation, Usage(1, 2, 0.25))
+    studies.store_explanations(db, CACHE, [(explanation, Usage(1, 2, 0.25))])
     assert studies.cost_by_latent(db, CACHE) == {0: (220, 1.0), 1: (223, 1.25)}
     assert studies.cost_by_latent(db, "b2:other") == {}
 
@@ -589,7 +589,7 @@ def test_new_scores_take_the_place_of_all_old_ones_of_their_cache_only(db, judge
         "insert into example_sets select 'b2:elsewhere', 'b2:second', latent, sampler, settings,"
         " seed from example_sets limit 1"
     )
-    studies.store_explanation(db, "b2:second", other, USAGE)
+    studies.store_explanations(db, "b2:second", [(other, USAGE)])
     studies.replace_scores(db, "b2:second", [(make_score(other.id), "{}", ENGINE)])
     for variant in ("raw", "relative"):
         score = make_score(explanations[0].id, variant)

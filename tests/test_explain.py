@@ -153,8 +153,8 @@ def test_answers_are_tidied(raw, text):
 
 
 def test_an_answer_without_words_or_too_long_is_kept_raw_as_a_failure():
-    assert read(" …!\n") == (None, " …!\n", "empty")
-    assert read("x" * 401) == (None, "x" * 401, "too_long")
+    assert read(" …!\n")[:3] == (None, " …!\n", "empty")
+    assert read("x" * 401)[:3] == (None, "x" * 401, "too_long")
     assert read("x" * 400).text == "x" * 400
 
 

@@ -16,14 +16,16 @@ LAYERS = [
     # One job each.
     "stats render manifests prompts local_model transport hookpoints documents terminal tables",
     "db",  # the results file
-    "subject tokenizer sae engine embedder fetch",  # models
-    "windows",
+    "engine",  # llama.cpp
+    "subject tokenizer sae embedder fetch",  # models
+    "windows cost",
     "corpus cache samplers explain score",  # the method: records in, records out
     "study stages analysis",  # where computing meets storing
     "choosing",
     "loading",
+    "tools",
     "pipeline",  # a whole command
-    "report serve view estimate",
+    "report serve view estimate planning doctor loss requantize",
     "demo",
     "cli",
 ]

@@ -39,8 +39,7 @@ def judge(text: str) -> dict[str, float]:
 def scripted(monkeypatch):
     """The pipeline uses a scripted engine and an embedder that counts words."""
     engine = ScriptedEngine(lambda prompt: " kind " + content_id(prompt)[3:8], judge)
-    monkeypatch.setattr(pipeline, "open_engine", lambda path, settings: engine)
-    monkeypatch.setattr(pipeline, "SentenceEmbedder", tiny_study.BagOfWords)
+    tiny_study.use_engine(monkeypatch, engine)
     monkeypatch.setenv("COLUMNS", "80")
 
 

@@ -77,10 +77,9 @@ def results(cached, tmp_path):
 @pytest.fixture
 def use(monkeypatch, cached):
     """Makes the pipeline use an engine."""
-    monkeypatch.setattr(pipeline, "SentenceEmbedder", tiny_study.BagOfWords)
 
     def put(engine: ScriptedEngine) -> ScriptedEngine:
-        monkeypatch.setattr(pipeline, "open_engine", lambda path, settings: engine)
+        tiny_study.use_engine(monkeypatch, engine)
         return engine
 
     return put
@@ -133,7 +132,7 @@ def test_a_study_that_is_interrupted_again_and_again_ends_as_if_it_never_was(
         if not interrupted:
             break
         assert n_stops < 50
-    assert n_stops > 5
+    assert n_stops > 4
     assert sum(n_done.values()) - n_stops == once.n_written_prompts + once.n_judged
     assert tiny_study.dump(results) == tiny_study.dump(whole)
 
@@ -288,6 +287,6 @@ def test_the_unit_of_work_is_what_is_yielded(results, cached):
         )
         examples = stages.load_examples(db, cache, [0, 3], settings, 0)
         work = stages.pending_explanations(db, examples, EXPLAINERS["token_list"], None, None)
-        assert len(work.examples) == 2
-        for n_stored, _ in enumerate(stages.write_explanations(db, cache, work, None), 1):
-            assert studies.count(db, "explanations") == n_stored
+        assert (work.n, len(work.groups)) == (2, 1)
+        for _ in stages.write_explanations(db, cache, work, None):
+            assert studies.count(db, "explanations") == 2

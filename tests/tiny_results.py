@@ -136,7 +136,7 @@ def store_latent(db: Database, examples: ExampleSet, **changes) -> Explanation:
     """An example set and one explanation made from it, in the file."""
     explanation = make_explanation(examples, **changes)
     studies.store_example_set(db, CACHE, examples)
-    studies.store_explanation(db, CACHE, explanation, USAGE)
+    studies.store_explanations(db, CACHE, [(explanation, USAGE)])
     return explanation
 
 

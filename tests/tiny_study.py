@@ -12,7 +12,8 @@ import numpy as np
 import tiny
 import tiny_gguf
 
-from lite_interp import study
+from lite_interp import study, tools
+from lite_interp.engine import Rehearsal
 from lite_interp.ids import content_id
 from lite_interp.loading import CacheJob
 
@@ -153,3 +154,10 @@ def write_study(folder: Path) -> Path:
     path = folder / "study.toml"
     path.write_text(STUDY, encoding="utf-8")
     return path
+
+
+def use_engine(monkeypatch, engine) -> None:
+    """Let commands find this engine wherever they look for one, and a bag of words to embed."""
+    monkeypatch.setattr(tools, "open_embedder", BagOfWords)
+    monkeypatch.setattr(tools, "open_engine", lambda path, settings: engine)
+    monkeypatch.setattr(tools, "rehearse_engine", lambda path, settings: Rehearsal(engine, []))

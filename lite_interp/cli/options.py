@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,15 +46,47 @@ CacheId = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 EngineModel = Annotated[
-    str, typer.Option("--engine", help="Model that is installed, or a GGUF file.")
+    str, typer.Option("--engine", help="Installed model, GGUF file, or http://… of a server.")
 ]
 EngineContext = Annotated[int, typer.Option("--n-ctx", help="Longest prompt with answer, tokens.")]
 Threads = Annotated[int, typer.Option(help="Threads; 0 = physical cores.")]
+EngineValues = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Setting of [engine], e.g. n_batch=1024; repeat."),
+]
+AllowRemote = Annotated[
+    bool, typer.Option("--allow-remote", help="Let the engine be a server on another machine.")
+]
+ExplainPlan = Annotated[
+    bool, typer.Option("--explain-plan", help="Print what the engine would be asked, and end.")
+]
 Latents = Annotated[
     str, typer.Option(help="Indices with commas, e.g. 12,99; empty = drawn or all.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
+
+
+@contextmanager
+def logging_to(path: Path | None) -> Iterator[None]:
+    """Log everything, what llama.cpp says too, to the end of a file or to stderr."""
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
+    except OSError as error:
+        raise UsageError(
+            f"cannot log to this file: {one_line(path)}: {one_line(error.strerror or error)}"
+        ) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    logger = logging.getLogger("lite_interp")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()
 
 
 def parse_indices(text: str) -> tuple[int, ...]:
@@ -62,3 +97,12 @@ def parse_indices(text: str) -> tuple[int, ...]:
         raise UsageError(
             f"not a list of latents: {one_line(text)}", "indices with commas: 12,99"
         ) from None
+
+
+def engine_section(model: str, n_ctx: int, threads: int, remote: bool, values: list[str] | None):
+    """The [engine] section that the options of a command make up."""
+    from lite_interp import study
+
+    options = {"model": model, "n_ctx": n_ctx, "n_threads": threads, "allow_remote": remote}
+    given = dict(study.parse_value("--set", text) for text in values or ())
+    return study.parse_section(study.EngineSection, **{**options, **given})

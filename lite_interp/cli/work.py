@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lite_interp.cli.options import (
+    AllowRemote,
     CacheId,
     EngineContext,
     EngineModel,
+    EngineValues,
+    ExplainPlan,
     Latents,
     Results,
     Seed,
     Threads,
+    engine_section,
     parse_indices,
 )
+
+if TYPE_CHECKING:
+    from lite_interp.planning import PlannedUnit
+
+
+def print_plan(units: Sequence[PlannedUnit]) -> None:
+    """Print a plan on stdout: a line for each unit, and the sums."""
+    from rich.console import Console
+
+    from lite_interp.planning import plan_table
+
+    Console(highlight=False, markup=False).print(plan_table(units))
 
 
 def demo(
@@ -108,6 +125,9 @@ def explain(
     subject: Annotated[str, typer.Option(help="Subject, if it has moved since caching.")] = "",
     n_ctx: EngineContext = 4096,
     threads: Threads = 0,
+    values: EngineValues = None,
+    allow_remote: AllowRemote = False,
+    explain_plan: ExplainPlan = False,
     seed: Seed = 0,
     cache: CacheId = "",
 ) -> None:
@@ -133,12 +153,17 @@ def explain(
             n_active=active,
             n_silent=silent,
         ),
-        study.parse_section(study.EngineSection, model=engine, n_ctx=n_ctx, n_threads=threads),
+        engine_section(engine, n_ctx, threads, allow_remote, values),
         study.parse_section(
             study.ExplainSection, explainers=tuple(explainer or ("llm",)), prompt=prompt
         ),
         subject,
     )
+    if explain_plan:
+        from lite_interp.planning import plan_explanations
+
+        print_plan(plan_explanations(results, cache, job, Terminal()))
+        return
     explain_latents(results, cache, job, Terminal())
 
 
@@ -146,7 +171,9 @@ def score(
     results: Results,
     scorers: Annotated[str, typer.Option(help="Names with commas.")] = "detection,embedding",
     engine: EngineModel = "",
-    embedder: Annotated[str, typer.Option(help="Installed model or folder.")] = "all-minilm-l6-v2",
+    embedder: Annotated[
+        str, typer.Option(help="Installed model, folder, or .gguf file.")
+    ] = "all-minilm-l6-v2",
     explainer: Annotated[
         list[str] | None, typer.Option(help="Only explanations of these; repeat.")
     ] = None,
@@ -157,6 +184,9 @@ def score(
     prompt: Annotated[str, typer.Option(help="Prompt name or .toml file for detection.")] = "",
     n_ctx: EngineContext = 4096,
     threads: Threads = 0,
+    values: EngineValues = None,
+    allow_remote: AllowRemote = False,
+    explain_plan: ExplainPlan = False,
     cache: CacheId = "",
 ) -> None:
     """Scorers × explanations → verdicts and scores, each with its null."""
@@ -166,7 +196,7 @@ def score(
 
     names = tuple(name.strip() for name in scorers.split(",") if name.strip())
     job = ScoreJob(
-        study.parse_section(study.EngineSection, model=engine, n_ctx=n_ctx, n_threads=threads),
+        engine_section(engine, n_ctx, threads, allow_remote, values),
         study.parse_section(
             study.ScoreSection,
             scorers=names,
@@ -177,4 +207,9 @@ def score(
         ),
         parse_indices(latents),
     )
+    if explain_plan:
+        from lite_interp.planning import plan_scores
+
+        print_plan(plan_scores(results, cache, job))
+        return
     score_explanations(results, cache, job, Terminal())

@@ -129,24 +129,27 @@ def _window(row: dict[str, Any]) -> Window:
     )
 
 
-def store_explanation(db: Database, cache_id: str, explanation: Explanation, usage: Usage) -> None:
-    """Store an explanation, or the reason why there is none, with what it cost."""
+def store_explanations(
+    db: Database, cache_id: str, found: Iterable[tuple[Explanation, Usage]]
+) -> None:
+    """Store explanations, or the reasons why there are none, with what they cost: all or none."""
     with db.atomic():
-        row = {
-            "id": explanation.id,
-            "cache_id": cache_id,
-            "latent": explanation.latent,
-            "example_set_id": explanation.example_set_id,
-            "explainer": explanation.explainer,
-            "prompt_id": explanation.prompt_id,
-            "engine_id": explanation.engine_id,
-            "settings": dict(explanation.settings),
-            "text": explanation.text,
-            "raw": explanation.raw,
-            "failure": explanation.failure,
-            **usage._asdict(),
-        }
-        add(db, "explanations", row)
+        for explanation, usage in found:
+            row = {
+                "id": explanation.id,
+                "cache_id": cache_id,
+                "latent": explanation.latent,
+                "example_set_id": explanation.example_set_id,
+                "explainer": explanation.explainer,
+                "prompt_id": explanation.prompt_id,
+                "engine_id": explanation.engine_id,
+                "settings": dict(explanation.settings),
+                "text": explanation.text,
+                "raw": explanation.raw,
+                "failure": explanation.failure,
+                **usage._asdict(),
+            }
+            add(db, "explanations", row)
 
 
 def load_explanations(db: Database, cache_id: str) -> list[Explanation]:

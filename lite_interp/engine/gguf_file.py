@@ -142,15 +142,20 @@ def _tensor_end(reader: _Reader) -> int:
 
 def check_engine(path: Path, header: GgufHeader) -> None:
     """Refuse a GGUF file that is whole but holds no language model that can write."""
-    shown = one_line(path)
-    architecture = header.architecture
-    if not architecture:
-        raise EngineError(f"GGUF file names no architecture: {shown}", "convert the model again")
-    if any(name in architecture.lower() for name in _NOT_DECODERS):
+    if any(name in header.architecture.lower() for name in _NOT_DECODERS):
         raise EngineError(
-            f"model cannot write text: {shown}: its architecture is {one_line(architecture)}",
+            f"model cannot write text: {one_line(path)}: "
+            f"its architecture is {one_line(header.architecture)}",
             "an engine is a decoder, such as llama, qwen2 or gemma3",
         )
+    check_model(path, header)
+
+
+def check_model(path: Path, header: GgufHeader) -> None:
+    """Refuse a GGUF file that is whole but holds no whole model."""
+    shown = one_line(path)
+    if not header.architecture:
+        raise EngineError(f"GGUF file names no architecture: {shown}", "convert the model again")
     if header.metadata.get("split.count", 0) > 1:
         raise EngineError(
             f"GGUF file is one of several parts: {shown}",
