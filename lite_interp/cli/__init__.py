@@ -6,13 +6,14 @@ be used; 130 interrupted, and the same command goes on.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lite_interp import __version__
-from lite_interp.cli import look, models, work
-from lite_interp.cli.options import OPTIONS
+from lite_interp.cli import doctor, look, models, work
+from lite_interp.cli.options import OPTIONS, logging_to
 
 __all__ = ["app", "main"]
 
@@ -21,24 +22,35 @@ app = typer.Typer(
     "explanations can be trusted. Results are one SQLite file.",
     **OPTIONS,
 )
-models_app = typer.Typer(help="Models on this machine: list, fetch, verify.", **OPTIONS)
+models_app = typer.Typer(help="Models on this machine: list, fetch, verify, quantize.", **OPTIONS)
 for command in (work.demo, work.run, work.cache, work.explain, work.score, look.show, look.info):
     app.command()(command)
 app.command("list")(look.list_latents)
+app.command()(doctor.doctor)
 app.add_typer(models_app, name="models")
 models_app.command("list")(models.models_list)
 models_app.command("fetch")(models.models_fetch)
 models_app.command("verify")(models.models_verify)
+models_app.command("quantize")(models.models_quantize)
 
 
 @app.callback(invoke_without_command=True)
-def version(
-    show: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+def common(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log on stderr, that of llama.cpp too.")
+    ] = False,
+    log_file: Annotated[
+        Path | None, typer.Option("--log", help="Log to the end of this file.")
+    ] = None,
 ) -> None:
     """Explain the latents of sparse autoencoders on this machine."""
-    if show:
+    if version:
         typer.echo(f"lite-interp {__version__}")
         raise typer.Exit
+    if verbose or log_file:
+        context.with_resource(logging_to(log_file))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -71,3 +72,50 @@ def models_verify(
         raise ModelFileError(
             f"models with wrong or missing files: {wrong}", "`lite-interp models fetch` mends them"
         )
+
+
+def models_quantize(
+    model: Annotated[
+        str, typer.Argument(help="Model that is installed, or a GGUF file.", show_default=False)
+    ],
+    quantisation: Annotated[
+        str, typer.Argument(help="What to make, e.g. q4_0 or q8_0.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write; left out = a new model in the models folder, or beside the file.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a faster or smaller copy of an engine, and say what it costs in judging.
+
+    An installed model NAME gives the model NAME-QUANTISATION, ready for `--engine`. Both files
+    then judge the same 40 built-in questions, and their answers are compared.
+    """
+    from lite_interp.engine.gguf_file import read_header
+    from lite_interp.engine.quantize import check_quantisation, quantisation_of, raises_bits
+    from lite_interp.fetch import model_path
+    from lite_interp.loss import compare, loss_lines
+    from lite_interp.requantize import quantize_model
+    from lite_interp.terminal import Terminal
+
+    terminal = Terminal()
+    quantisation = check_quantisation(quantisation)
+    source = model_path(model, "engine")
+    if source.is_file() and raises_bits(header := read_header(source), quantisation):
+        terminal.say(
+            f"warning: the file is {quantisation_of(header)}: {quantisation} is larger and "
+            "cannot bring back what the file has lost"
+        )
+    terminal.say(f"making {quantisation} of {source.name}")
+    made = quantize_model(model, quantisation, output)
+    typer.echo(f"{made.path} ({made.path.stat().st_size / 1e6:,.0f} MB)")
+    if made.name:
+        typer.echo(f"installed as {made.name}: --engine {made.name}")
+    terminal.say("both files judge the same questions, in turn")
+    for line in loss_lines(compare(made.source, made.path)):
+        typer.echo(line)

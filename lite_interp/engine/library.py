@@ -33,9 +33,15 @@ def _keep_log(level: int, text: bytes, _data: int | None) -> None:
         log.debug("%s", one_line(text.decode("utf-8", "replace")).rstrip())
 
 
-def reason() -> str:
-    """Why llama.cpp did not do something, as far as its log says."""
-    return "; ".join(list(_errors)[-2:]) or "llama.cpp does not say why"
+def listen() -> None:
+    """Keep llama.cpp's log off the terminal, and forget the errors it has logged."""
+    _errors.clear()
+    llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
+
+
+def reason(n: int = 2) -> str:
+    """Why llama.cpp did not do something, as far as the last errors in its log say."""
+    return "; ".join(list(_errors)[-n:]) or "llama.cpp does not say why"
 
 
 def alive(pointer: Any) -> Any:
@@ -61,8 +67,7 @@ def load_model(path: Path, n_gpu_layers: int = -1, *, only_vocabulary: bool = Fa
     Raises:
         EngineError: llama.cpp does not load it.
     """
-    _errors.clear()
-    llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
+    listen()
     llama_cpp.llama_backend_init()
     options = llama_cpp.llama_model_default_params()
     options.n_gpu_layers = n_gpu_layers
