@@ -121,6 +121,24 @@ def test_settings_of_the_engine_are_taken_from_options(folder, cached):
     assert total(out)[0] == 6
 
 
+def test_a_server_is_one_of_this_machine_and_has_no_plan(folder, cached):
+    here = explain_options(folder)[2:]
+    for address, code, error, hint in (
+        (
+            "http://192.0.2.1:8080",
+            1,
+            "not on this machine: http://192.0.2.1:8080",
+            "--allow-remote",
+        ),
+        ("http://[", 1, "no URL of a server", "http://127.0.0.1:8080"),
+    ):
+        _, err = call("explain", cached, "--engine", address, *here, code=code)
+        assert error in err and hint in err
+    options = ("--engine", "http://127.0.0.1:8080", *here, "--explain-plan")
+    _, err = call("explain", cached, *options, code=2)
+    assert "a plan is made for a GGUF file, not for a server" in err
+
+
 def test_the_log_of_llama_cpp_goes_to_a_file(folder, cached, tmp_path):
     log = tmp_path / "log.txt"
     options = (*explain_options(folder), "--seed", 4, "--explain-plan")
