@@ -19,6 +19,7 @@ from lite_interp.engine.generating import Prompts, write_answers
 from lite_interp.engine.gguf_file import read_header
 from lite_interp.engine.plan import Limits, admitted, plan
 from lite_interp.engine.sequences import FIRST, NoRoom, Sequences
+from lite_interp.engine.writing import place_in
 from lite_interp.errors import EngineError
 from lite_interp.prompts import Message, Piece
 from lite_interp.records import Sampling
@@ -234,6 +235,22 @@ def test_prompts_wait_for_cells_too():
         sequences, Prompts([], [[3] * 6, [4] * 6, [5] * 6], 4), [Counted(4) for _ in range(3)]
     )
     assert max(map(len, machine.calls)) == 2
+
+
+@given(
+    weights=st.lists(st.sampled_from([0.0, 1e-6, 0.5, 1.0, 3.0]), min_size=1, max_size=50),
+    times=st.integers(1, 90),
+    share=st.floats(0, 1, exclude_max=True),
+)
+def test_a_draw_by_blocks_is_the_draw_by_the_running_sum(weights, times, share):
+    many = np.array(weights * times, np.float32)
+    whole = many.cumsum(dtype=np.float64)
+    if whole[-1] > 0:
+        place = place_in(many, share)
+        slack = 1e-9 * whole[-1]
+        assert whole[place] >= share * whole[-1] - slack
+        assert place == 0 or whole[place - 1] <= share * whole[-1] + slack
+        assert many[place] > 0
 
 
 # --- grammars ---
