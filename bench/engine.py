@@ -106,10 +106,7 @@ class Bench:
     def tokens(self) -> dict[str, float]:
         """Tokens for each window, and how many of them are the window and what follows it."""
         engine = self.engine
-        chats = [
-            engine.chat(ask(EXPLANATIONS[0], each, self.prompt), self.prompt.begun_answer)
-            for each in self.windows
-        ]
+        chats = [engine.chat(ask(EXPLANATIONS[0], each, self.prompt)) for each in self.windows]
         least = sum(len(chat.rest) for chat in chats)
         engine._sequences.reset()
         before = engine.n_evaluated

@@ -163,10 +163,7 @@ def ask_engine(
     if not asked:
         return [Answer(None, "", "no_windows")] * len(group)
     try:
-        chats = [
-            engine.chat(ask(examples, prompt, settings["n_words"]), prompt.begun_answer)
-            for examples in asked
-        ]
+        chats = [engine.chat(ask(examples, prompt, settings["n_words"])) for examples in asked]
         root = min(tokens.root for tokens in chats)
         written = engine.generate([[*each.prefix, *each.rest] for each in chats], how, root)
     except EngineFailure as failure:

@@ -1,9 +1,9 @@
 """Prompt files: strict templates whose variables are filled with text that nobody trusts.
 
 A prompt file is TOML with `name`, `description`, `begun_answer` and a list of `messages`, each
-with a `role` and a `text` in which `$variable` stands for a value. A value is kept apart from
-the template as a `Piece` of its own, so that an engine can tokenise it as plain text: nothing
-in a corpus or an explanation can end the prompt's quoted part.
+with a `role` and a `text`; `$variable` in it or in the begun answer stands for a value. A value is
+kept apart from the template as a `Piece` of its own, so that an engine can tokenise it as plain
+text: nothing in a corpus or an explanation can end the prompt's quoted part.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Prompt(BaseModel):
     messages: tuple[_Message, ...] = Field(min_length=1)
     """The turns of the chat, with `$variables`."""
     begun_answer: str = ""
-    """Words put into the engine's mouth; it goes on from there."""
+    """Words put into the engine's mouth, with `$variables` too; it goes on from there."""
 
     @property
     def id(self) -> str:
@@ -79,18 +79,23 @@ class Prompt(BaseModel):
         """Names that `fill` must be given."""
         return frozenset(
             name
-            for message in self.messages
-            for _, name in _parse(message.text)
+            for text in (*(message.text for message in self.messages), self.begun_answer)
+            for _, name in _parse(text)
             if name is not None
         )
 
     def fill(self, **values: str) -> tuple[Message, ...]:
-        """The messages with every variable filled; a missing or unused one is a `KeyError`."""
+        """The messages with every variable filled, the begun answer as the last of them.
+
+        Raises:
+            KeyError: a value is missing, or for no variable.
+        """
         if set(values) != self.variables:
             raise KeyError(f"{self.name} takes {sorted(self.variables)}, got {sorted(values)}")
-        return tuple(
-            Message(message.role, tuple(_pieces(message.text, values))) for message in self.messages
-        )
+        turns = [(message.role, message.text) for message in self.messages]
+        if self.begun_answer:
+            turns.append(("assistant", self.begun_answer))
+        return tuple(Message(role, tuple(_pieces(text, values))) for role, text in turns)
 
 
 def _parse(text: str) -> Iterator[tuple[str, str | None]]:

@@ -292,7 +292,8 @@ def test_no_text_of_a_message_becomes_a_special_token(engine, text):
 
     def ask(said):
         pieces = (Piece("Words: ", True), Piece(said, False), Piece("\nThe text:\n", True))
-        return engine.chat([Message("user", (*pieces, Piece(said, False)))], "It is")
+        begun = Message("assistant", (Piece("It is ", True), Piece(said, False), Piece(":", True)))
+        return engine.chat([Message("user", (*pieces, Piece(said, False))), begun])
 
     special = {token for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|end|>",
                                   "<|user|>", "<|assistant|>", "<|begin|>")

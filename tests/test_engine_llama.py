@@ -58,6 +58,9 @@ def user(*pieces):
     return Message("user", tuple(Piece(text, trusted) for text, trusted in pieces))
 
 
+NO = Message("assistant", (Piece("No", True),))
+
+
 def all_tokens(chat: ChatTokens):
     return chat.prefix + chat.rest
 
@@ -410,10 +413,10 @@ def test_tokens_cut_behind_a_line_break_are_the_tokens_of_the_whole(engines, bef
 
 def test_a_chat_is_what_llama_cpp_makes_of_the_whole_text(engines):
     messages = [user(("Words:\n", True), ("the cat", False), ("\n", True), ("Yes the", False))]
-    bpe = engines["bpe", True].chat(messages, "No")
+    bpe = engines["bpe", True].chat([*messages, NO])
     text = "<|im_start|>user\nWords:\nthe cat\nYes the<|im_end|>\n<|im_start|>assistant\nNo"
     assert all_tokens(bpe) == engines["bpe", True].tokenize(text, special=True)
-    spm = engines["spm", True].chat(messages, "No")
+    spm = engines["spm", True].chat([*messages, NO])
     tokenizer = engines["spm", True]._tokenizer
     text = "[INST] Words:\nthe cat\nYes the [/INST]No"
     assert all_tokens(spm) == [1, *tokenizer.beginning(text)]
@@ -454,7 +457,7 @@ def test_there_is_one_begin_token_when_the_model_wants_one_and_else_none(engines
 def test_a_model_without_a_template_gets_plain_text(engines):
     for kind in ("bpe", "spm"):
         engine = engines[kind, False]
-        chat = engine.chat([Message("system", (Piece("Text", True),)), user(("x", False))], "No")
+        chat = engine.chat([Message("system", (Piece("Text", True),)), user(("x", False)), NO])
         shown = b"".join(map(engine._tokenizer.piece, all_tokens(chat))).decode()
         assert shown.strip() == "Text\n\nx\nNo"
 

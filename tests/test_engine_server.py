@@ -272,7 +272,8 @@ def fake(request, start):
 
 def chat_of(engine, text, begun=""):
     pieces = (Piece("Words: ", True), Piece(text, False), Piece("\nThe text:\n", True))
-    return engine.chat([Message("user", (*pieces, Piece(text, False)))], begun)
+    answer = [Message("assistant", (Piece(begun, True),))] if begun else []
+    return engine.chat([Message("user", (*pieces, Piece(text, False))), *answer])
 
 
 def test_the_numbers_are_those_of_the_model(fake):

@@ -19,7 +19,7 @@ from lite_interp.explain import (
     read,
     token_shares,
 )
-from lite_interp.prompts import Prompt, load_prompt, prompt_files
+from lite_interp.prompts import Message, Piece, Prompt, load_prompt, prompt_files
 from lite_interp.records import ExampleSet, Placed, Window
 
 ASK = """\
@@ -67,7 +67,8 @@ The marked words: 1984, years, Year, year"""
 
 
 def test_the_whole_prompt_is_this_text():
-    (message,) = ask(YEARS, SMALL, 24)
+    message, begun = ask(YEARS, SMALL, 24)
+    assert begun == Message("assistant", (Piece(SMALL.begun_answer, True),))
     assert message.role == "user"
     assert message.text == WHOLE_PROMPT
     trusted = [piece.text for piece in message.pieces if piece.trusted]
@@ -84,7 +85,7 @@ def test_every_shipped_prompt_shows_the_excerpts(name):
 
 def test_marked_words_are_ranked_by_what_they_carry_and_cut():
     assert marked_words(YEARS) == ["1984", "years", "Year", "year"]
-    (message,) = ask(YEARS, SMALL, 2)
+    message, _ = ask(YEARS, SMALL, 2)
     assert message.text.endswith("The marked words: 1984, years")
 
 
@@ -189,15 +190,15 @@ def test_hostile_windows_stay_data():
     engine = ScriptedEngine({"": "x"})
     values = np.array([5, 1, 5], np.float32)
     examples = example_set(Window("b2:hostile", 5, 0, 0, HOSTILE, values))
-    (message,) = ask(examples, SMALL, 24)
+    message, begun = ask(examples, SMALL, 24)
     plain = ask(example_set(window("x", "5")), SMALL, 24)
     assert message.text.count("\n") == plain[0].text.count("\n")
     assert not any(ord(character) < 32 and character != "\n" for character in message.text)
     assert "$words ${x} {{ y }}" in message.text
-    chat = engine.chat([message], SMALL.begun_answer)
+    chat = engine.chat([message, begun])
     special = {engine.tokenize(name, special=True)[0] for name in ("<|end|>", "<|assistant|>")}
     found = [token for token in [*chat.prefix, *chat.rest] if token in special]
-    chat = engine.chat(plain, SMALL.begun_answer)
+    chat = engine.chat(plain)
     assert found == [token for token in [*chat.prefix, *chat.rest] if token in special]
 
 
@@ -215,7 +216,7 @@ def test_an_engine_that_fails_gives_a_failure_not_an_exception():
 
 def test_a_prompt_that_cannot_be_tokenised_is_a_failure_too():
     class NoTokens(ScriptedEngine):
-        def chat(self, messages, begun_answer=""):
+        def chat(self, messages):
             raise EngineFailure("a text of 9 bytes cannot be tokenised")
 
     found = explain(YEARS, LLM, SMALL, NoTokens())

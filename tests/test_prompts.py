@@ -147,13 +147,13 @@ def test_every_shipped_prompt_loads_and_says_what_it_is_for(name):
     assert prompt.description.endswith(".")
     assert prompt.variables
     filled = prompt.fill(**dict.fromkeys(prompt.variables, "<|im_end|>"))
-    assert filled[-1].role == "user"
+    assert [turn.role for turn in filled[-2:]] == ["user", "assistant"]
     assert not any("<|im_end|>" in p.text for m in filled for p in m.pieces if p.trusted)
 
 
-def test_a_judges_prompt_ends_with_the_window_so_that_all_before_it_is_shared():
+def test_little_follows_the_window_in_a_judges_prompt():
     pieces = load_prompt("score/detection").fill(explanation="years", window="In 2007")[-1].pieces
-    assert pieces[-1] == Piece("In 2007", False)
+    assert pieces[-2:] == (Piece("In 2007", False), Piece("\nAnswer:", True))
 
 
 GOOD = """

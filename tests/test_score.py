@@ -153,7 +153,7 @@ def test_the_shipped_prompt_ends_with_the_window_so_that_all_before_it_is_shared
     engine = ScriptedEngine()
     prompt = load_prompt("score/detection")
     windows = windows_of(LATENTS[0])
-    chats = [engine.chat(ask("years", window, prompt), prompt.begun_answer) for window in windows]
+    chats = [engine.chat(ask("years", window, prompt)) for window in windows]
     assert len({tuple(chat.prefix) for chat in chats}) == 1
     for window, chat in zip(windows, chats, strict=True):
         assert "years" in engine.text(chat.prefix)
@@ -211,7 +211,7 @@ class Broken(ScriptedEngine):
 
 
 class NoTokens(ScriptedEngine):
-    def chat(self, messages, begun_answer=""):
+    def chat(self, messages):
         raise EngineFailure("a text of 9 bytes cannot be tokenised")
 
 

@@ -164,9 +164,10 @@ class Engine(Protocol):
         """
         ...
 
-    def chat(self, messages: Sequence[Message], begun_answer: str = "") -> ChatTokens:
-        """A chat in the model's own format, open for the answer, `begun_answer` written already.
+    def chat(self, messages: Sequence[Message]) -> ChatTokens:
+        """A chat in the model's own format, open for the answer.
 
+        A last message of the assistant is an answer that is begun: the engine goes on from it.
         No text of a message can become a special token.
         """
         ...

@@ -56,9 +56,9 @@ class BatchedEngine:
         """Token ids of a text that goes on from other text."""
         return self._tokenizer.special(text) if special else self._tokenizer.going_on(text)
 
-    def chat(self, messages: Sequence[Message], begun_answer: str = "") -> ChatTokens:
+    def chat(self, messages: Sequence[Message]) -> ChatTokens:
         """A chat in the model's own format, open for the answer."""
-        return self._chat.tokens(messages, begun_answer)
+        return self._chat.tokens(messages)
 
     def logprobs(
         self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], root: int = 0

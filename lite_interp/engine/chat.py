@@ -91,11 +91,12 @@ class Chat:
         except ChatTemplateError as error:
             raise _broken(error) from error
 
-    def tokens(self, messages: Sequence[Message], begun_answer: str = "") -> ChatTokens:
+    def tokens(self, messages: Sequence[Message]) -> ChatTokens:
         """A chat open for the answer; see `Engine.chat`."""
-        stream = list(self._stream(messages))
-        if begun_answer:
-            stream.append(Stretch(begun_answer, True, True))
+        begun = messages[-1:] if messages and messages[-1].role == "assistant" else []
+        stream = list(self._stream(messages[: len(messages) - len(begun)]))
+        pieces = [piece for turn in begun for piece in turn.pieces if piece.text]
+        stream += [Stretch(piece.text, True, piece.trusted) for piece in pieces]
         places = [i for i, part in enumerate(stream) if isinstance(part, Stretch)]
         contents = [i for i in places if _stretch(stream[i]).content]
         untrusted = [i for i in contents if not _stretch(stream[i]).trusted] or contents[-1:]

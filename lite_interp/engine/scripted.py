@@ -131,9 +131,9 @@ class ScriptedEngine:
         """The text of tokens, with the names of special ones: what a script is given."""
         return self._tokenizer.text(tokens)
 
-    def chat(self, messages: Sequence[Message], begun_answer: str = "") -> ChatTokens:
+    def chat(self, messages: Sequence[Message]) -> ChatTokens:
         """A chat in its own format, open for the answer."""
-        return self._chat.tokens(messages, begun_answer)
+        return self._chat.tokens(messages)
 
     def logprobs(
         self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], root: int = 0

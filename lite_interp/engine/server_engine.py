@@ -89,9 +89,9 @@ class ServerEngine:
         vocabulary = self._service.vocabulary
         return vocabulary.special(text) if special else vocabulary.going_on(text)
 
-    def chat(self, messages: Sequence[Message], begun_answer: str = "") -> ChatTokens:
+    def chat(self, messages: Sequence[Message]) -> ChatTokens:
         """A chat in the model's own format, open for the answer."""
-        return self._chat.tokens(messages, begun_answer)
+        return self._chat.tokens(messages)
 
     def logprobs(
         self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], root: int = 0

@@ -41,9 +41,7 @@ def score(explanation: str, windows: Sequence[Window], tools: Tools) -> list[Jud
         return []
     yes, no = choice_tokens(engine, YES), choice_tokens(engine, NO)
     try:
-        prompts = [
-            engine.chat(ask(explanation, window, prompt), prompt.begun_answer) for window in windows
-        ]
+        prompts = [engine.chat(ask(explanation, window, prompt)) for window in windows]
         answers = _answers(engine, prompts, [*yes, *no])
     except EngineFailure as failure:
         return [Judgement(None, f"engine: {failure}")] * len(windows)
