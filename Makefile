@@ -34,7 +34,8 @@ docs: $(VENV)/.installed-dev  ## write the generated parts of the docs
 	$(bin)/cog -r $(docs)
 
 bench: $(VENV)/.installed-dev  ## measure the budgets on this machine
-	set -e; for file in bench/*.py; do $(bin)/python $$file; done
+	$(bin)/python bench/stages.py --engine $(ENGINE)
+	$(bin)/python bench/engine.py --model $(ENGINE)
 
 clean:  ## remove what was built; results and models stay
 	if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi

@@ -1,6 +1,6 @@
 """How near the engine comes to llama.cpp's raw speed, and to itself.
 
-    python bench/engine.py --model FILE [--json]
+    python bench/engine.py --model NAME [--json]
 
 One process, one run; the last line is JSON. What is compared is measured in turns, because a
 machine's speed wanders; a ratio is the median over the turns.
@@ -32,6 +32,7 @@ import zstandard
 
 from lite_interp.engine import EngineSettings, open_engine
 from lite_interp.engine.batched import BatchedEngine
+from lite_interp.fetch import model_path
 from lite_interp.prompts import load_prompt
 from lite_interp.records import Sampling, Window
 from lite_interp.score import Tools, find_scorer
@@ -197,16 +198,17 @@ def consistency(path: Path, settings: EngineSettings, rounds: int) -> dict[str, 
 def main() -> None:
     """Measure one model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="GGUF file")
+    parser.add_argument("--model", required=True, help="installed model, or GGUF file")
     parser.add_argument("--n-batch", type=int, default=EngineSettings().n_batch)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print nothing but the JSON line")
     options = parser.parse_args()
     settings = EngineSettings(n_batch=options.n_batch)
     say = (lambda text: None) if options.json else (lambda text: print(text, file=sys.stderr))
-    found: dict[str, object] = {"model": options.model.name}
+    path = model_path(options.model, "engine")
+    found: dict[str, object] = {"model": path.name}
     started = time.perf_counter()
-    with open_engine(options.model, settings) as engine:
+    with open_engine(path, settings) as engine:
         found["opening_seconds"] = round(time.perf_counter() - started, 2)
         found["settings"] = engine.provenance["settings"]
         bench = Bench(engine, options.rounds)
@@ -214,7 +216,7 @@ def main() -> None:
             values = part()
             found |= values
             say(f"{part.__name__}: {values}")
-    found["self_consistency"] = consistency(options.model, settings, options.rounds)
+    found["self_consistency"] = consistency(path, settings, options.rounds)
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     found["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
     print(json.dumps(found))

@@ -16,7 +16,7 @@ from lite_interp.tools import find_engine
 
 INSTRUCTION_TOKENS = 60
 """Tokens of an explaining or judging prompt beside its windows, about."""
-QUESTION_TOKENS = 6
+QUESTION_TOKENS = 4
 """Tokens behind a judged window, about."""
 ANSWER_TOKENS = 20
 """Tokens of an explanation, about."""
