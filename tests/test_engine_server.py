@@ -338,7 +338,7 @@ def test_an_answer_stops_inside_and_between_tokens_and_ends(fake):
 
     def steered(history):
         text = script.text(history)
-        key = next(key for key in said if text.startswith(key)) if text[:1] in "OT" else ""
+        key = next(key for key in said if text.startswith(key)) if text[:1] in ("O", "T") else ""
         logits = np.zeros(fake.tokenizer.n_vocab, np.float32)
         if key:
             line = [*script.tokenize(said[key]), fake.tokenizer.specials["<|end|>"].id]
