@@ -28,6 +28,15 @@ class Meter:
         )
 
 
+def summed(*parts: Usage) -> Usage:
+    """What several units cost together."""
+    return Usage(
+        sum(part.prompt_tokens for part in parts),
+        sum(part.output_tokens for part in parts),
+        sum(part.seconds for part in parts),
+    )
+
+
 def shared_out(whole: Usage, parts: Sequence[Usage]) -> list[Usage]:
     """What each of several units cost that were computed side by side; together it is the whole.
 

@@ -80,20 +80,23 @@ def run_demo(results: Path, engine: str, terminal: Terminal) -> str:
 
 
 def print_results(results: Path, cache_id: str, latents: Sequence[int]) -> None:
-    """The table of the latents of a run, and the means over them."""
-    from lite_interp.analysis import summarise
+    """The table of the latents of a run, the means over them, and what the judges can reach."""
     from lite_interp.db.caches import the_cache
     from lite_interp.db.file import read_results
-    from lite_interp.db.studies import load_scores
-    from lite_interp.view import latent_rows, latents_table, summary_lines
+    from lite_interp.db.trials import load_scores
+    from lite_interp.oracles import ceiling_lines, ceilings
+    from lite_interp.overview import latent_rows, latents_table, summary_lines
 
     with read_results(results) as db:
         cache = the_cache(db, cache_id)
         rows = [row for row in latent_rows(db, cache, "raw") if row["latent"] in latents]
-        scores = [row for row in load_scores(db, cache.id) if row["latent"] in latents]
+        scores = load_scores(db, cache.id)
     console = Console(highlight=False, markup=False)
     console.print()
-    console.print(latents_table(rows))
+    console.print(latents_table(rows, console.width))
     console.print()
-    for line in summary_lines(summarise(scores)):
+    for line in summary_lines([row for row in scores if row["latent"] in latents]):
+        console.print(line)
+    known = ceiling_lines(ceilings(scores))
+    for line in ["", *known] if known else []:
         console.print(line)

@@ -17,7 +17,7 @@ from lite_interp.documents import Skips, read_documents
 from lite_interp.errors import CoderError, SubjectError, one_line
 from lite_interp.fetch import model_path
 from lite_interp.ids import content_id
-from lite_interp.records import Corpus
+from lite_interp.records import Corpus, Hookpoint
 from lite_interp.sae import SparseCoder, check_fits, load_coder, refuse_bad_fit
 from lite_interp.subject import Subject, load_subject
 from lite_interp.tokenizer import Tokenizer, load_tokenizer
@@ -141,5 +141,9 @@ def read_corpus(job: CacheJob, tokenizer: Tokenizer, tell: Reporter) -> Corpus:
 
 def coder_id(loaded: Loaded) -> str:
     """Name of a coder: its weights, its config (how many latents are kept, say), where it reads."""
-    coder = loaded.coder
-    return content_id(["coder", coder.hash, coder.provenance["config"], str(loaded.site.reads)])
+    return coder_id_of(loaded.coder, loaded.site.reads)
+
+
+def coder_id_of(coder: SparseCoder, reads: Hookpoint) -> str:
+    """The same of a coder and the hookpoint it reads."""
+    return content_id(["coder", coder.hash, coder.provenance["config"], str(reads)])

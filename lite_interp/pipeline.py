@@ -5,23 +5,26 @@ cache_corpus → explain_latents → score_explanations         each goes on whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from lite_interp import analysis, stages, study
+from lite_interp import stages, study
 from lite_interp.cache import Reader, cache_id
 from lite_interp.choosing import choose_latents
-from lite_interp.db import caches, studies
+from lite_interp.db import caches
 from lite_interp.db.caches import CacheInfo
+from lite_interp.db.details import has_details
 from lite_interp.db.file import add, refuse_unusable
 from lite_interp.db.runs import open_run
+from lite_interp.detailing import Weights, compute_details
 from lite_interp.documents import Skips
-from lite_interp.errors import SubjectError, UsageError, one_line
+from lite_interp.embedder import Embedder
+from lite_interp.errors import SubjectError, one_line
 from lite_interp.explain import find_explainer
 from lite_interp.fetch import model_path
 from lite_interp.loading import (
@@ -34,10 +37,11 @@ from lite_interp.loading import (
     open_stream,
     read_corpus,
 )
-from lite_interp.records import ExampleSet, Explanation
-from lite_interp.samplers import find_sampler
-from lite_interp.score import Scorer, Tools, find_scorer
-from lite_interp.tokenizer import load_tokenizer
+from lite_interp.records import ExampleSet
+from lite_interp.samplers import Source, find_sampler
+from lite_interp.score import Tools
+from lite_interp.score_pipeline import ScoreJob, check_scorers, score_explanations
+from lite_interp.tokenizer import Tokenizer, load_tokenizer
 from lite_interp.tools import (
     EngineSource,
     find_embedder,
@@ -86,6 +90,10 @@ def cache_corpus(results: Path, job: CacheJob, tell: Reporter, loaded: Loaded | 
         if cache.n_counted is None:
             tell.say("counting the firings of each latent")
             stages.finish_cache(db, cache)
+        if not has_details(db, name):
+            tell.say("looking at each latent: its tokens, its direction, its neighbours")
+            weights = Weights(subject, loaded.coder, loaded.site.writes)
+            compute_details(db, cache, loaded.tokenizer, weights)
     return name
 
 
@@ -118,6 +126,28 @@ def _store_models(db: Database, loaded: Loaded) -> None:
             "provenance": dict(coder.provenance),
         },
     )
+
+
+def _source(
+    db: Database,
+    cache: CacheInfo,
+    tokenizer: Tokenizer,
+    width: int,
+    embedder: Embedder | None,
+    tell: Reporter,
+) -> Source:
+    """What windows are drawn from; where near ones are wanted, all windows are embedded once."""
+    if embedder is None:
+        return stages.open_source(db, cache, tokenizer, width)
+    store_tools(db, Tools(embedder=embedder))
+    source = stages.open_source(db, cache, tokenizer, width, embedder.id)
+    if source.near is None:
+        n_batches = -(-source.grid.n_windows // stages.BATCH)
+        done = stages.write_vectors(db, cache, source, embedder)
+        for _ in tell.track(done, n_batches, "embedding windows"):
+            pass
+        source = stages.open_source(db, cache, tokenizer, width, embedder.id)
+    return source
 
 
 class ExplainJob(NamedTuple):
@@ -183,7 +213,8 @@ def pending_explanations(
 def _examples(
     db: Database, cache: CacheInfo, latents: Sequence[int], job: ExplainJob, tell: Reporter
 ) -> list[ExampleSet]:
-    settings = study.draw_settings(job.examples)
+    embedder = find_embedder(job.examples.embedder) if job.examples.n_near else None
+    settings = study.draw_settings(job.examples, embedder.id if embedder else "")
     pending = stages.pending_draws(db, cache, latents, settings, job.seed)
     if pending:
         moved = model_path(job.subject, "subject") if job.subject else cache.subject_path
@@ -193,7 +224,7 @@ def _examples(
                 f"another tokenizer than the one that cut the corpus: {one_line(tokenizer.name)}",
                 "name the subject of this file: --subject",
             )
-        source = stages.open_source(db, cache, tokenizer, settings.width)
+        source = _source(db, cache, tokenizer, settings.width, embedder, tell)
         done = stages.write_examples(db, cache, source, pending, settings, job.seed)
         for _ in tell.track(done, len(pending), "drawing windows"):
             pass
@@ -202,94 +233,6 @@ def _examples(
     if few:
         tell.say(f"fewer than 3 windows to show for latents {', '.join(few)}")
     return drawn
-
-
-class ScoreJob(NamedTuple):
-    """Which explanations are scored, and by whom."""
-
-    engine: study.EngineSection
-    score: study.ScoreSection
-    latents: Sequence[int] = ()
-    """Only explanations of these; empty = of all."""
-
-
-def score_explanations(results: Path, wanted: str, job: ScoreJob, tell: Reporter) -> None:
-    """Judge explanations on their windows, with controls, and compute the scores.
-
-    Args:
-        results: the results file.
-        wanted: beginning of the cache's id; empty if there is only one.
-        job: what to score, and how.
-        tell: who is told.
-    """
-    scorers = check_scorers(job)
-    with open_run(results, "score") as db:
-        cache = caches.the_cache(db, wanted)
-        for scorer in scorers:
-            with scoring_tools(scorer, job) as tools:
-                work = pending_trials(db, cache, job, scorer, tools)
-                with _with_weights(tools, job, tell) if work else nullcontext(tools) as able:
-                    if work:
-                        store_tools(db, able)
-                    done = stages.write_trials(db, work, scorer, able)
-                    for _ in tell.track(done, len(work), f"scoring ({scorer.name})"):
-                        pass
-        analysis.write_scores(db, cache.id)
-
-
-def check_scorers(job: ScoreJob) -> list[Scorer]:
-    """The scorers that are named; refuses what cannot work before a file is opened."""
-    for name in job.score.explainers:
-        find_explainer(name)
-    scorers = [find_scorer(name) for name in job.score.scorers]
-    for scorer in scorers:
-        find_prompt(scorer, job.score.prompt)
-        if scorer.needs == "engine":
-            find_engine(job.engine)
-        else:
-            model_path(job.score.embedder, "embedder")
-    return scorers
-
-
-@contextmanager
-def scoring_tools(scorer: Scorer, job: ScoreJob) -> Iterator[Tools]:
-    """What a scorer uses, freed at the end; an engine has no weights yet."""
-    prompt = find_prompt(scorer, job.score.prompt)
-    if scorer.needs == "embedder":
-        yield Tools(embedder=find_embedder(job.score.embedder), prompt=prompt)
-        return
-    with find_engine(job.engine).preview() as engine:
-        yield Tools(engine=engine, prompt=prompt)
-
-
-@contextmanager
-def _with_weights(tools: Tools, job: ScoreJob, tell: Reporter) -> Iterator[Tools]:
-    if tools.engine is None:
-        yield tools
-        return
-    with find_engine(job.engine).open(tell) as engine:
-        yield replace(tools, engine=engine)
-
-
-def pending_trials(
-    db: Database, cache: CacheInfo, job: ScoreJob, scorer: Scorer, tools: Tools
-) -> list[stages.TrialWork]:
-    """The trials of one scorer that are wanted and not there."""
-    explanations = _wanted_explanations(db, cache, job)
-    pool = studies.load_explanations(db, cache.id)
-    return stages.pending_trials(db, explanations, pool, scorer, tools, job.score.n_controls)
-
-
-def _wanted_explanations(db: Database, cache: CacheInfo, job: ScoreJob) -> list[Explanation]:
-    found = [
-        explanation
-        for explanation in studies.load_explanations(db, cache.id)
-        if (not job.latents or explanation.latent in job.latents)
-        and (not job.score.explainers or explanation.explainer in job.score.explainers)
-    ]
-    if not found:
-        raise UsageError("there is no explanation to score", "begin with `lite-interp explain`")
-    return found
 
 
 def run_study(

@@ -10,27 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
 
-from lite_interp.db import caches
+from lite_interp import scoring
+from lite_interp.db import caches, studies
 from lite_interp.db.runs import open_run
 from lite_interp.engine import Rehearsal
 from lite_interp.errors import UsageError
 from lite_interp.explain import explain_group
 from lite_interp.loading import Reporter
-from lite_interp.pipeline import (
-    ExplainJob,
+from lite_interp.pipeline import ExplainJob, explaining_engine, pending_explanations
+from lite_interp.score import Tools
+from lite_interp.score_pipeline import (
     ScoreJob,
     check_scorers,
-    explaining_engine,
-    pending_explanations,
-    pending_trials,
+    wanted_explanations,
+    wanted_trials,
 )
-from lite_interp.score import Tools
-from lite_interp.tools import EngineSource, find_engine, find_prompt
+from lite_interp.tools import EngineSource, find_engine
 
 
 class PlannedUnit(NamedTuple):
@@ -72,22 +73,26 @@ def plan_explanations(
     return units
 
 
-def plan_scores(results: Path, wanted: str, job: ScoreJob) -> list[PlannedUnit]:
-    """What `score_explanations` would ask."""
+def plan_scores(results: Path, wanted: str, job: ScoreJob, tell: Reporter) -> list[PlannedUnit]:
+    """What `score_explanations` would ask of the engine, if it judged every item.
+
+    A scorer that reads what the steered subject wrote is left out until that is written.
+    """
     units = []
+    scorers = [scorer for scorer in check_scorers(job) if scorer.needs == "engine"]
     with open_run(results, "score") as db:
         cache = caches.the_cache(db, wanted)
-        for scorer in check_scorers(job):
-            if scorer.needs != "engine":
-                continue
+        explanations = wanted_explanations(db, cache, job, tell)
+        pool = studies.load_explanations(db, cache.id)
+        for scorer in scorers:
             with closing_rehearsal(find_engine(job.engine)) as rehearsal:
-                prompt = find_prompt(scorer, job.score.prompt)
-                tools = Tools(engine=rehearsal.engine, prompt=prompt)
-                for trial in pending_trials(db, cache, job, scorer, tools):
-                    windows = [placed.window for placed in trial.examples.scored]
-                    ask = partial(scorer.score, trial.explanation.text or "", windows, tools)
+                tools = Tools(engine=rehearsal.engine)
+                plan = wanted_trials(explanations, pool, scorer, job, tools)
+                for trial in chain.from_iterable(scoring.pending_trials(db, plan)):
+                    items = scoring.trial_items(trial, scorer)
+                    ask = partial(scorer.score, trial.text, items, plan.tools, scorer.settings)
                     latents = (trial.examples.latent,)
-                    units.append(_rehearse(rehearsal, scorer.name, latents, len(windows), ask))
+                    units.append(_rehearse(rehearsal, scorer.name, latents, len(items), ask))
     return units
 
 

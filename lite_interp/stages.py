@@ -9,26 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 from sqlite_utils import Database
 
 from lite_interp.cache import Reader, latent_stats, read_shard
 from lite_interp.cost import Meter, shared_out
-from lite_interp.db import caches, studies
+from lite_interp.db import caches, details, studies
 from lite_interp.db.caches import CacheInfo
+from lite_interp.db.file import add
+from lite_interp.embedder import Embedder
 from lite_interp.engine import Engine
 from lite_interp.explain import Explainer, explain_group, explanation_id
-from lite_interp.ids import content_id, generator
 from lite_interp.prompts import Prompt
-from lite_interp.records import ExampleSet, Explanation, Trial, Verdict
-from lite_interp.samplers import DrawSettings, Source, draw_example_set, example_set_id
-from lite_interp.score import Judgement, Scorer, Tools
+from lite_interp.records import ExampleSet, Firings
+from lite_interp.samplers import (
+    DrawSettings,
+    Source,
+    draw_example_set,
+    example_set_id,
+    window_texts,
+)
 from lite_interp.tokenizer import Tokenizer
+from lite_interp.window_index import WindowIndex, embed_windows, pack_vectors, unpack_vectors
 from lite_interp.windows import make_grid
 
 GROUP = 4
 """Latents that are explained side by side: a unit of work, lost together when a run is killed."""
+
+N_SIBLINGS = 10
+"""Latents, alike in direction or in firing, whose windows make up the stratum `sibling`."""
+
+BATCH = 256
+"""Windows that are embedded at once."""
 
 
 def cache_shards(
@@ -67,15 +80,46 @@ def finish_cache(db: Database, cache: CacheInfo) -> None:
     )
 
 
-def open_source(db: Database, cache: CacheInfo, tokenizer: Tokenizer, width: int) -> Source:
-    """What example sets of a cache are drawn from: its windows and their texts."""
+def open_source(
+    db: Database,
+    cache: CacheInfo,
+    tokenizer: Tokenizer,
+    width: int,
+    embedder_id: str = "",
+) -> Source:
+    """What example sets of a cache are drawn from: its windows, their texts, and what is alike.
+
+    Windows near to others are known if the directions of all windows are in the file; see
+    `write_vectors`.
+    """
     lengths, token_ids = caches.load_tokens(db, cache.corpus)
+    vectors = details.load_vectors(db, cache.corpus.id, width, embedder_id) if embedder_id else None
+
+    def siblings(latent: int) -> Iterator[Firings]:
+        for other in details.siblings(db, cache.id, latent, N_SIBLINGS):
+            yield caches.load_firings(db, cache, other)
+
     return Source(
         cache.id,
         make_grid(lengths, width),
-        lambda place: token_ids[place.context, place.start : place.start + place.length],
+        token_ids,
         lambda ids: tokenizer.texts(ids.tolist()),
+        siblings if details.has_details(db, cache.id) else None,
+        None if vectors is None else WindowIndex(unpack_vectors(vectors)).nearest,
     )
+
+
+def write_vectors(
+    db: Database, cache: CacheInfo, source: Source, embedder: Embedder
+) -> Iterator[None]:
+    """Embed all windows of a corpus, batch by batch, and store their directions at the end."""
+    found, texts = [], window_texts(source, range(source.grid.n_windows))
+    for batch in embed_windows(texts, embedder, BATCH):
+        found.append(batch)
+        yield
+    vectors = pack_vectors(np.concatenate(found))
+    row = {"corpus_id": cache.corpus.id, "width": source.grid.width, "embedder_id": embedder.id}
+    add(db, "window_vectors", {**row, "vectors": vectors})
 
 
 def pending_draws(
@@ -166,136 +210,3 @@ def write_explanations(
         )
         for _ in group:
             yield
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrialWork:
-    """One trial that is wanted."""
-
-    id: str
-    """Its name."""
-    explanation: Explanation
-    """What is judged."""
-    examples: ExampleSet
-    """The windows it is judged on."""
-    control: bool
-    """Whether the windows are another latent's."""
-
-
-def pending_trials(
-    db: Database,
-    explanations: Sequence[Explanation],
-    pool: Sequence[Explanation],
-    scorer: Scorer,
-    tools: Tools,
-    n_controls: int,
-) -> list[TrialWork]:
-    """The trials that are wanted and not there.
-
-    Each explanation is judged on its own latent's windows, and on the same windows also
-    explanations of `n_controls` other latents, by the same explainer, prompt and engine. Controls
-    that were judged already are kept; the others are drawn from the pool by the name of the
-    example set. The work is in the order of explanations, so that an engine evaluates each once.
-
-    Args:
-        db: the file.
-        explanations: what is scored.
-        pool: explanations that may be controls; usually all of the cache.
-        scorer: how.
-        tools: with what.
-        n_controls: controls for each explanation.
-    """
-    able = sorted((each for each in pool if each.text is not None), key=lambda each: each.id)
-    wanted = []
-    for own in explanations:
-        examples = studies.load_example_set(db, own.example_set_id)
-        if own.text is None or examples is None or not examples.scored:
-            continue
-        wanted.append(_trial(own, examples, scorer, tools, control=False))
-        settings, judge = trial_settings(scorer, tools), _judge(scorer, tools).id
-        judged = studies.judged_controls(db, examples.id, scorer.name, settings, judge)
-        wanted += [
-            _trial(other, examples, scorer, tools, control=True)
-            for other in _controls(own, able, judged, n_controls)
-        ]
-    pending = [trial for trial in wanted if not studies.known(db, "trials", trial.id)]
-    return sorted(pending, key=lambda trial: (trial.explanation.id, trial.control, trial.id))
-
-
-def _controls(
-    own: Explanation, able: Sequence[Explanation], judged: set[str], n: int
-) -> list[Explanation]:
-    """Up to n explanations of as many other latents, those that were judged already first."""
-    others = [other for other in able if _comparable(own, other)]
-    order = generator(0, own.example_set_id, "controls").permutation(len(others))
-    drawn = sorted((others[place] for place in order), key=lambda other: other.id not in judged)
-    by_latent: dict[int, Explanation] = {}
-    for other in drawn:
-        by_latent.setdefault(other.latent, other)
-    return list(by_latent.values())[:n]
-
-
-def trial_settings(scorer: Scorer, tools: Tools) -> dict[str, Any]:
-    """What tells the trials of one way to score from those of another, the prompt included."""
-    prompt = {"prompt": tools.prompt.id} if tools.prompt else {}
-    return {**scorer.settings, **prompt}
-
-
-def _comparable(own: Explanation, other: Explanation) -> bool:
-    return own.latent != other.latent and (
-        own.explainer,
-        own.prompt_id,
-        own.engine_id,
-        own.settings,
-    ) == (other.explainer, other.prompt_id, other.engine_id, other.settings)
-
-
-def _trial(
-    explanation: Explanation, examples: ExampleSet, scorer: Scorer, tools: Tools, *, control: bool
-) -> TrialWork:
-    question = [
-        "trial",
-        scorer.name,
-        dict(scorer.settings),
-        explanation.id,
-        explanation.text,
-        examples.id,
-        tools.prompt.id if tools.prompt else None,
-        _judge(scorer, tools).id,
-    ]
-    return TrialWork(content_id(question), explanation, examples, control)
-
-
-def _judge(scorer: Scorer, tools: Tools):
-    judge = tools.engine if scorer.needs == "engine" else tools.embedder
-    if judge is None:
-        raise ValueError(f"the scorer {scorer.name} needs an {scorer.needs}")
-    return judge
-
-
-def write_trials(
-    db: Database, work: Sequence[TrialWork], scorer: Scorer, tools: Tools
-) -> Iterator[None]:
-    """Judge trial by trial, the verdicts of one trial stored together."""
-    for wanted in work:
-        meter = Meter(tools.engine if scorer.needs == "engine" else None)
-        windows = [placed.window for placed in wanted.examples.scored]
-        judgements = scorer.score(wanted.explanation.text or "", windows, tools)
-        trial = Trial(
-            wanted.id,
-            scorer.name,
-            trial_settings(scorer, tools),
-            wanted.explanation.id,
-            wanted.examples.id,
-            wanted.control,
-            tools.prompt.id if tools.prompt else None,
-            _judge(scorer, tools).id,
-            tuple(_verdicts(wanted.examples, judgements)),
-        )
-        studies.store_trial(db, trial, scorer.needs, meter.read())
-        yield
-
-
-def _verdicts(examples: ExampleSet, judgements: Sequence[Judgement]) -> Iterator[Verdict]:
-    for (window, _, _), (value, failure) in zip(examples.scored, judgements, strict=True):
-        yield Verdict(window.id, window.peak > 0, value, failure)

@@ -111,8 +111,16 @@ class ExamplesSection(Section):
     """Windows for the explainer."""
     n_active: int = Field(default=50, ge=2)
     """Activating windows to score."""
-    n_silent: int = Field(default=50, ge=2)
-    """Silent windows to score."""
+    n_silent: int = Field(default=50, ge=0)
+    """Silent windows to score, drawn at random."""
+    n_same_token: int = Field(default=0, ge=0)
+    """Silent windows to score that hold a main token of the latent."""
+    n_sibling: int = Field(default=0, ge=0)
+    """Silent windows to score in which a similar latent fires."""
+    n_near: int = Field(default=0, ge=0)
+    """Silent windows to score that lie near to the shown ones."""
+    embedder: str = "all-minilm-l6-v2"
+    """Who says what is near: an installed model, a folder or a GGUF file."""
 
 
 class EngineSection(Section):
@@ -158,11 +166,39 @@ class ScoreSection(Section):
     """Score only explanations of these explainers; empty = all that were asked for."""
     prompt: str = ""
     """Prompt of the detection scorer; empty = its own."""
+    list: int = Field(default=0, ge=0, le=20)
+    """Detection with so many windows a prompt and a list for an answer, as in the paper; 0 = one
+    window a question."""
+    marks: str = "activating"
+    """Fuzzing with wrong marks in `activating` windows, or in silent ones as in the `paper`."""
+    kl: tuple[float, ...] = (1.0,)
+    """Intervention: how far steering moves the next token, nats; one score for each."""
+    ablate: bool = False
+    """Intervention: clamp the latent to 0 instead of adding to it."""
+    until_sure: float = Field(default=0.0, ge=0, le=1)
+    """Stop judging a latent as soon as the interval of its score is narrower than this, or it is
+    certainly above or below its null; 0 = judge every window."""
+    oracles: bool = False
+    """Judge rule-made latents too, whose true explanation is known: what this judge can reach."""
+    settings: dict[str, dict[str, Any]] = {}
+    """Any other setting of a scorer: `[score.settings.simulation]`."""
     embedder: str = "all-minilm-l6-v2"
     """Name of a model that is installed, a folder of sentence-transformers, or a GGUF embedding
     model."""
     n_controls: int = Field(default=4, ge=0)
     """Other latents' explanations judged on each latent's windows: the null."""
+
+    def scorer_settings(self) -> dict[str, tuple[dict[str, Any], ...]]:
+        """Scorer → the sets of settings in which it is wanted, where they are not its own."""
+        steering = [{"kl": float(kl)} for kl in self.kl] if not self.ablate else [{"ablate": True}]
+        found: dict[str, tuple[dict[str, Any], ...]] = {
+            "detection": ({"list": self.list},),
+            "fuzzing": ({"marks": self.marks},),
+            "intervention": tuple(steering),
+        }
+        for name, changed in self.settings.items():
+            found[name] = tuple({**ways, **changed} for ways in found.get(name, ({},)))
+        return found
 
 
 class Study(Section):
@@ -274,6 +310,7 @@ def _absolute(study: Study, folder: Path) -> Study:
             "coder": update(study.coder, path=resolve(study.coder.path)),
             "corpus": update(study.corpus, paths=tuple(map(resolve, study.corpus.paths))),
             "engine": update(study.engine, model=resolve(study.engine.model)),
+            "examples": update(study.examples, embedder=resolve(study.examples.embedder)),
             "score": update(study.score, embedder=resolve(study.score.embedder)),
         }
     )
@@ -295,9 +332,9 @@ def cache_settings(section: CacheSection) -> CacheSettings:
     return CacheSettings(section.mask_special, float(section.outlier_multiple))
 
 
-def draw_settings(section: ExamplesSection) -> DrawSettings:
+def draw_settings(section: ExamplesSection, embedder_id: str = "") -> DrawSettings:
     """The examples section as the samplers take it."""
-    return DrawSettings(**section.model_dump())
+    return DrawSettings(**section.model_dump(exclude={"embedder"}), embedder_id=embedder_id)
 
 
 def engine_settings(section: EngineSection) -> EngineSettings:

@@ -1,4 +1,4 @@
-"""What the file says, for a terminal: tables, one latent, where the file came from.
+"""What the file says, for a terminal: one latent, where the file came from, models.
 
 Everything shown comes from models, corpora and files, so every text goes through
 `render.terminal_safe` and is never read as markup.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -17,116 +17,24 @@ from rich.table import Table
 from rich.text import Text
 from sqlite_utils import Database
 
-from lite_interp.analysis import Summary
-from lite_interp.db import caches, studies
+from lite_interp.db import caches, details, steerings, studies, trials
 from lite_interp.db.caches import CacheInfo
-from lite_interp.records import Placed, Window
+from lite_interp.details import details_lines
+from lite_interp.records import LatentStats, Passage, Placed, Steering, Window
 from lite_interp.render import levels, one_row, terminal_safe
+from lite_interp.score_lines import percent, score_lines, short, two
+from lite_interp.ways import Way, way_names, way_of
 
 SHADES = ("#fdf3d8", "#fbe0a0", "#f8c662", "#f2a134", "#e0731a")
 """Backgrounds from weak to strong, dark letters on them: readable on dark and light terminals."""
 DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 BARS = " ▁▂▃▄▅▆▇█"
-
-
-def latent_rows(db: Database, cache: CacheInfo, variant: str) -> list[dict[str, Any]]:
-    """One plain row for each explanation: what `list` prints, sorts, and gives as JSON.
-
-    Texts are without control characters, so that they may be printed as CSV.
-    """
-    costs = studies.cost_by_latent(db, cache.id)
-    scores: dict[str, dict[str, dict[str, Any]]] = {}
-    for score in studies.load_scores(db, cache.id):
-        if score["variant"] == variant:
-            scores.setdefault(score["explanation_id"], {})[one_row(score["scorer"])] = score
-    rows = []
-    for explanation in studies.load_explanations(db, cache.id):
-        latent = caches.load_latent(db, cache.id, explanation.latent)
-        tokens, seconds = costs.get(explanation.latent, (0, 0.0))
-        row: dict[str, Any] = {
-            "latent": explanation.latent,
-            "density": latent.density,
-            "explainer": one_row(explanation.explainer),
-            "explanation": explanation.text and one_row(explanation.text),
-            "failure": explanation.failure and one_row(explanation.failure),
-        }
-        for name, score in scores.get(explanation.id, {}).items():
-            row[name] = score["value"]
-            row[f"{name}_low"], row[f"{name}_high"] = score["low"], score["high"]
-            row[f"{name}_null"] = score["null_value"]
-            row[f"{name}_difference"] = score["difference"]
-            row[f"{name}_n"] = score["n_active"] + score["n_silent"]
-            row[f"{name}_n_failed"] = score["n_failed"]
-        rows.append({**row, "tokens": tokens, "seconds": round(seconds, 1)})
-    return rows
-
-
-def latents_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Explanations with their scores, made to fit 80 columns."""
-    several = len({row["explainer"] for row in rows}) > 1
-    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    table.add_column("latent", justify="right")
-    table.add_column("density", justify="right")
-    table.add_column("explanation", ratio=1, min_width=20, overflow="fold")
-    table.add_column("detection", justify="right", no_wrap=True)
-    table.add_column("null", justify="right")
-    table.add_column("embed", justify="right")
-    table.add_column("tokens", justify="right")
-    table.add_column("s", justify="right")
-    for row in rows:
-        told = _none(row["failure"]) if row["failure"] else (terminal_safe(row["explanation"]), "")
-        name = (f"{terminal_safe(row['explainer'])}: " if several else "", "dim")
-        text = Text.assemble(name, told)
-        table.add_row(
-            str(row["latent"]),
-            f"{100 * row['density']:.2f}%",
-            text,
-            _interval(row, "detection"),
-            _short(row.get("detection_null")),
-            _short(row.get("embedding")),
-            _thousands(row["tokens"]),
-            f"{row['seconds']:.0f}",
-        )
-    return table
-
-
-def _interval(row: dict[str, Any], name: str) -> str:
-    if row.get(name) is None:
-        return "–"
-    return f"{_short(row[name])} {_short(row[f'{name}_low'])}–{_short(row[f'{name}_high'])}"
-
-
-def _short(value: float | None) -> str:
-    """An area on three characters: `.83`, `1.0`; a dash for none."""
-    if value is None or math.isnan(value):
-        return "–"
-    return "1.0" if value >= 0.995 else f"{value:.2f}".replace("0.", ".", 1)
-
-
-def _thousands(n: int) -> str:
-    return f"{n / 1000:.1f}k" if n >= 1000 else str(n)
-
-
-def summary_lines(summaries: Iterable[Summary]) -> list[str]:
-    """Means over latents, a line each, and what to believe."""
-    lines = []
-    for summary in summaries:
-        value, null, difference = summary.value, summary.null, summary.difference
-        line = (
-            f"{terminal_safe(summary.explainer)}, {terminal_safe(summary.scorer)} "
-            f"({terminal_safe(summary.variant)}): mean AUROC "
-            f"{value.value:.3f} over {summary.n_latents} latent{'s' * (summary.n_latents != 1)}"
-        )
-        if not math.isnan(null.value):
-            line += f", null {null.value:.3f}, difference {difference.value:+.3f} "
-            if math.isnan(difference.low):
-                line += "(one latent: no interval)"
-            else:
-                line += f"[{difference.low:+.3f}, {difference.high:+.3f}]"
-                if not difference.low > 0:
-                    line += ": not told apart from its null, so it says nothing"
-        lines.append(line)
-    return lines
+N_LISTED = 6
+"""Tokens and neighbours that are listed of each kind."""
+N_PROMPTS = 3
+"""Prompts whose continuations are shown."""
+N_PROMPT_CHARACTERS = 48
+"""Of the end of a prompt."""
 
 
 def latent_page(
@@ -134,36 +42,57 @@ def latent_page(
 ) -> RenderableType:
     """Everything the file has about one latent."""
     stats = caches.load_latent(db, cache.id, latent)
-    rows = [row for row in studies.load_scores(db, cache.id) if row["latent"] == latent]
+    scores = trials.load_scores(db, cache.id)
+    names = way_names(row for row in scores if row["latent"] >= 0)
+    rows = [row for row in scores if row["latent"] == latent]
     explanations = [
         explanation
         for explanation in studies.load_explanations(db, cache.id)
         if explanation.latent == latent
     ]
-    head = Text.assemble((f"latent {latent}", "bold"), f" of {terminal_safe(cache.coder_name)} ")
-    head.append(f"at {terminal_safe(cache.hookpoint)}\n", "dim")
-    head.append(
-        f"{stats.n_firings:,} firings in {stats.n_contexts:,} contexts, density "
-        f"{100 * stats.density:.3f} %, mean {stats.mean_value:.3g}, max {stats.max_value:.3g}\n"
-    )
-    head.append(f"strength 0 {_bars(stats.histogram)} max", "")
-    parts: list[RenderableType] = [head]
+    parts: list[RenderableType] = [_head(cache, stats)]
+    known = details.load_details(db, cache.id, latent)
+    if known:
+        parts += [Text(terminal_safe(line)) for line in details_lines(known, N_LISTED)]
+    alone = [row for row in rows if row["explanation_id"] is None]
+    if alone:
+        parts += ["", Text("judged without an explanation", style="dim"), _scores(alone, names)]
     for explanation in explanations:
+        own = [row for row in rows if row["explanation_id"] == explanation.id]
         parts += ["", _explanation(explanation.explainer, explanation.text, explanation.failure)]
-        parts += [
-            Padding(_score_line(row), (0, 0, 0, 2))
-            for row in rows
-            if row["explanation_id"] == explanation.id
-        ]
+        parts.append(_scores(own, names))
     if explanations:
         examples = studies.load_example_set(db, explanations[0].example_set_id)
         if examples is not None:
             parts += ["", Text("windows shown to explainers, strongest first", style="bold")]
             parts.append(_windows(_spread(examples.shown, n_windows), stats.max_value, console))
             parts += _mistakes(db, explanations[-1].id, examples.scored, stats.max_value, console)
+            parts += _steerings(db, examples.id)
     else:
         parts += ["", Text("no explanation yet: `lite-interp explain` makes one", style="italic")]
     return Group(*parts)
+
+
+def _head(cache: CacheInfo, stats: LatentStats) -> Text:
+    head = Text.assemble((f"latent {stats.latent}", "bold"))
+    head.append(f" of {terminal_safe(cache.coder_name)} ")
+    head.append(f"at {terminal_safe(cache.hookpoint)}\n", "dim")
+    head.append(
+        f"{stats.n_firings:,} firings in {stats.n_contexts:,} contexts, density "
+        f"{100 * stats.density:.3f} %, mean {stats.mean_value:.3g}, max {stats.max_value:.3g}\n"
+    )
+    return head.append(f"strength 0 {_bars(stats.histogram)} max", "")
+
+
+def _scores(rows: Sequence[dict[str, Any]], names: Mapping[Way, str]) -> RenderableType:
+    lines = [line for row in rows for line in score_lines(row, names[way_of(row)])]
+    return Group(*(_indented(line) for line in lines))
+
+
+def _indented(line: str) -> Padding:
+    """A line two cells to the right, and what is folded below where it begins."""
+    text = line.lstrip(" ")
+    return Padding(Text(text), (0, 0, 0, 2 + len(line) - len(text)))
 
 
 def _explanation(explainer: str, text: str | None, failure: str | None) -> Text:
@@ -174,17 +103,6 @@ def _explanation(explainer: str, text: str | None, failure: str | None) -> Text:
 def _none(failure: str | None) -> tuple[str, str]:
     """What stands where there is no explanation, and its style."""
     return f"(none: {terminal_safe(failure or '')})", "italic"
-
-
-def _score_line(row: dict[str, Any]) -> Text:
-    line = f"{terminal_safe(row['scorer'])} ({terminal_safe(row['variant'])}) AUROC "
-    if row["value"] is None:
-        return Text(line + f"not defined: {row['n_active']} activating, {row['n_silent']} silent")
-    line += f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-    if row["null_value"] is not None:
-        line += f", null {row['null_value']:.2f}"
-    counts = f" ({row['n_active']} + {row['n_silent']} windows, {row['n_failed']} failed)"
-    return Text(line + counts)
 
 
 def _bars(histogram: Sequence[int]) -> str:
@@ -241,7 +159,7 @@ def _mistakes(
     db: Database, explanation_id: str, scored: Sequence[Placed], greatest: float, console: Console
 ) -> list[RenderableType]:
     """The scored windows that detection judged worst: missed ones and false alarms."""
-    margins = studies.own_margins(db, explanation_id, "detection")
+    margins = trials.own_margins(db, explanation_id, "detection")
     judged = [placed for placed in scored if placed.window.id in margins]
     missed = sorted(
         (placed for placed in judged if placed.window.peak > 0),
@@ -261,6 +179,53 @@ def _mistakes(
         Text("silent windows the judge believed most", style="bold"),
         _windows(alarms[:2], greatest, console),
     ]
+
+
+def _steerings(db: Database, example_set_id: str) -> list[RenderableType]:
+    """What the subject wrote behind a few prompts, clean and steered side by side."""
+    ids = db.execute(
+        "select id from steerings where example_set_id = ? order by settings, id", [example_set_id]
+    ).fetchall()
+    parts: list[RenderableType] = []
+    for steering in [steerings.load_steering(db, row[0]) for row in ids]:
+        if steering is not None:
+            parts += ["", *(Text(line, style) for line, style in _steered(steering))]
+            parts += [_continuations(steering.passages[:N_PROMPTS])] if steering.passages else []
+    return parts
+
+
+def _steered(steering: Steering) -> list[tuple[str, str]]:
+    """How the subject was steered, in lines with their style."""
+    settings, told = steering.settings, steering.promoted
+    along = terminal_safe(str(settings.get("direction", "decoder")))
+    how = "ablated" if settings.get("ablate") else f"added along the {along} direction"
+    title = f"what the subject writes with the latent {how}"
+    if not settings.get("ablate"):
+        title += f", KL {short(settings.get('kl'))} wanted"
+    if steering.failure is not None:
+        return [(f"{title}: nothing, {terminal_safe(steering.failure)}", "bold")]
+    title += f", {two(steering.kl_scored)} nats reached"
+    lines = [(title, "bold")]
+    tokens = [pair for pair in told.get("tokens", ()) if isinstance(pair, list) and len(pair) == 2]
+    if tokens:
+        words = "  ".join(f'"{pair[0]}" {two(pair[1], "+")}' for pair in tokens[:N_LISTED])
+        lines.append((f"makes likelier: {terminal_safe(words)}", ""))
+    if "lens_steered" in told:
+        shares = f"{percent(told['lens_steered'])} of what it writes, {percent(told['lens_clean'])}"
+        lines.append((f"tokens that the latent promotes: {shares} without steering", ""))
+    return lines
+
+
+def _continuations(passages: Sequence[Passage]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for name, ratio in (("… prompt", 2), ("clean", 3), ("steered", 3)):
+        table.add_column(name, ratio=ratio, overflow="fold")
+    for passage in passages:
+        prompt = Text(terminal_safe(passage.prompt)[-N_PROMPT_CHARACTERS:], "dim")
+        for clean, steered in zip(passage.clean[:2], passage.steered[:2], strict=True):
+            table.add_row(prompt, Text(terminal_safe(clean)), Text(terminal_safe(steered)))
+            prompt = Text("")
+    return table
 
 
 def info_table(db: Database) -> Group:

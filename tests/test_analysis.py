@@ -147,7 +147,7 @@ def write_study(db, order=1):
         for seen in examples
     ]
     for each in trials[::order]:
-        studies.store_trial(db, each, "engine", USAGE)
+        trials.store_trial(db, each, "engine", USAGE)
     return examples, explanations
 
 
@@ -159,7 +159,7 @@ def test_scores_of_a_file_are_those_of_its_verdicts():
     db = tiny_results.memory()
     write_study(db)
     write_scores(db, CACHE)
-    found = {(row["latent"], row["variant"]): row for row in studies.load_scores(db, CACHE)}
+    found = {(row["latent"], row["variant"]): row for row in trials.load_scores(db, CACHE)}
     assert len(found) == 6
     # Latent 0 as in the tests above; latent 1: all 4 pairs; latent 2: 0 < 1 twice, one failure.
     assert {key: row["value"] for key, row in found.items() if key[1] == "raw"} == {
@@ -195,7 +195,7 @@ def test_scores_that_no_verdict_stands_behind_any_more_are_gone():
         name = f"b2:trial/{explanations[0].id}/{examples[0].id}"
         db.execute(f"delete from {table_name} where {key} = ?", [name])
     write_scores(db, CACHE)
-    assert {row["latent"] for row in studies.load_scores(db, CACHE)} == {1, 2}
+    assert {row["latent"] for row in trials.load_scores(db, CACHE)} == {1, 2}
 
 
 def test_explainers_are_scored_each_against_its_own_kin():
@@ -205,11 +205,11 @@ def test_explainers_are_scored_each_against_its_own_kin():
     lists = [store_latent(db, each, name="list", **bare) for each in examples]
     for said in lists:
         values = [1.0, 1.0, 0.0, 0.0] if said.latent == 0 else [0.0, 0.0, 1.0, 1.0]
-        studies.store_trial(db, make_trial(said, examples[0], values), "engine", USAGE)
+        trials.store_trial(db, make_trial(said, examples[0], values), "engine", USAGE)
     write_scores(db, CACHE)
     found = {
         row["explainer"]: (row["value"], row["null_value"], row["n_controls"])
-        for row in studies.load_scores(db, CACHE)
+        for row in trials.load_scores(db, CACHE)
         if row["latent"] == 0 and row["variant"] == "raw"
     }
     assert found == {"llm": (0.75, 0.125, 2), "token_list": (1.0, 0.0, 2)}
@@ -222,11 +222,11 @@ def test_scorers_and_models_are_scored_apart():
         explanations[0], examples[0], [0.1, 0.2, 0.3, 0.0], scorer="embedding", id="b2:cosine",
         model_id=EMBEDDER, prompt_id=None,
     )  # fmt: skip
-    studies.store_trial(db, cosine, "embedder", USAGE)
+    trials.store_trial(db, cosine, "embedder", USAGE)
     write_scores(db, CACHE)
     found = {
         (row["scorer"], row["model_id"]): (row["value"], row["n_controls"])
-        for row in studies.load_scores(db, CACHE)
+        for row in trials.load_scores(db, CACHE)
         if row["latent"] == 0 and row["variant"] == "raw"
     }
     # The cosine: .1 < .3, .1 > 0, .2 < .3, .2 > 0: 2 of 4.

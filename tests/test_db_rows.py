@@ -462,13 +462,13 @@ def judged(db):
     explanations = [store_latent(db, each) for each in examples]
     trials = [make_trial(explanations[0], each, [0.5, None, -0.25]) for each in examples]
     for trial in trials:
-        studies.store_trial(db, trial, "engine", USAGE)
+        trials.store_trial(db, trial, "engine", USAGE)
     return examples, explanations, trials
 
 
 def test_a_trial_comes_back_with_its_verdicts_in_the_order_of_window_ids(db, judged):
     examples, explanations, trials = judged
-    (found,) = studies.load_trials(db, examples[0].id, "detection", "{}", ENGINE)
+    (found,) = trials.load_trials(db, examples[0].id, "detection", "{}", ENGINE)
     assert (found.id, found.explanation_id, found.control) == (
         trials[0].id, explanations[0].id, False,
     )  # fmt: skip
@@ -476,7 +476,7 @@ def test_a_trial_comes_back_with_its_verdicts_in_the_order_of_window_ids(db, jud
     assert {(each.active, each.value, each.failure) for each in found.verdicts} == {
         (True, 0.5, None), (False, None, "engine: x"), (False, -0.25, None),
     }  # fmt: skip
-    (control,) = studies.load_trials(db, examples[1].id, "detection", "{}", ENGINE)
+    (control,) = trials.load_trials(db, examples[1].id, "detection", "{}", ENGINE)
     assert control.control
 
 
@@ -488,8 +488,8 @@ def test_trials_of_another_scorer_settings_or_model_are_kept_apart(db, judged, o
     examples, explanations, _ = judged
     trial = make_trial(explanations[0], examples[0], [1.0, 2.0, 3.0], id="b2:other", **other)
     judge = "embedder" if "model_id" in other else "engine"
-    studies.store_trial(db, trial, judge, USAGE)
-    found = studies.load_trials(
+    trials.store_trial(db, trial, judge, USAGE)
+    found = trials.load_trials(
         db,
         examples[0].id,
         trial.scorer,
@@ -497,7 +497,7 @@ def test_trials_of_another_scorer_settings_or_model_are_kept_apart(db, judged, o
         trial.model_id,
     )
     assert [row.id for row in found] == ["b2:other"]
-    assert len(studies.load_trials(db, examples[0].id, "detection", "{}", ENGINE)) == 1
+    assert len(trials.load_trials(db, examples[0].id, "detection", "{}", ENGINE)) == 1
     column = db.execute("select engine_id, embedder_id from trials where id = 'b2:other'")
     assert column.fetchone() == ((None, EMBEDDER) if judge == "embedder" else (ENGINE, None))
 
@@ -509,7 +509,7 @@ def test_a_trial_is_stored_whole_or_not_at_all(db, judged):
         trial = make_trial(explanations[1], examples[0], [1.0, 2.0, 3.0], id="b2:bad")
         with pytest.raises(sqlite3.IntegrityError):
             trial = replace(trial, verdicts=(trial.verdicts[1], verdict))
-            studies.store_trial(db, trial, "engine", USAGE)
+            trials.store_trial(db, trial, "engine", USAGE)
         assert not studies.known(db, "trials", "b2:bad")
     assert n_rows(db, "verdicts") == 6
 
@@ -519,40 +519,40 @@ def test_a_verdict_that_is_no_number_is_refused_rather_than_lost(db, judged):
     examples, explanations, _ = judged
     trial = make_trial(explanations[1], examples[0], [1.0, math.nan, 3.0], id="b2:bad")
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
-        studies.store_trial(db, trial, "engine", USAGE)
+        trials.store_trial(db, trial, "engine", USAGE)
 
 
 def test_a_trial_stored_twice_is_there_once(db, judged):
-    studies.store_trial(db, judged[2][0], "engine", USAGE)
+    trials.store_trial(db, judged[2][0], "engine", USAGE)
     assert (n_rows(db, "trials"), n_rows(db, "verdicts")) == (2, 6)
 
 
 def test_only_own_trials_can_be_scored(db, judged):
     examples, explanations, _ = judged
-    assert studies.scored_groups(db, CACHE) == [
+    assert trials.scored_groups(db, CACHE) == [
         (explanations[0].id, examples[0].id, "detection", "{}", ENGINE)
     ]
-    assert studies.scored_groups(db, "b2:other") == []
+    assert trials.scored_groups(db, "b2:other") == []
 
 
 def test_the_margins_on_own_windows_leave_failures_out(db, judged):
     examples, explanations, _ = judged
     windows = [placed.window.id for placed in examples[0].scored]
-    found = studies.own_margins(db, explanations[0].id, "detection")
+    found = trials.own_margins(db, explanations[0].id, "detection")
     assert found == {windows[0]: 0.5, windows[2]: -0.25}
-    assert studies.own_margins(db, explanations[1].id, "detection") == {}
+    assert trials.own_margins(db, explanations[1].id, "detection") == {}
 
 
 def test_the_cost_of_a_latent_is_its_explanations_and_the_trials_on_its_windows(db, judged):
     # Latent 0: an explanation and its own trial; latent 1: an explanation, and latent 0's
     # explanation as a control on its windows. Each was 100 + 10 tokens and half a second.
-    assert studies.cost_by_latent(db, CACHE) == {0: (220, 1.0), 1: (220, 1.0)}
+    assert trials.cost_by_latent(db, CACHE) == {0: (220, 1.0), 1: (220, 1.0)}
     examples = make_examples(1, seed=1)
     studies.store_example_set(db, CACHE, examples)
     explanation = make_explanation(examples, "again")
     studies.store_explanations(db, CACHE, [(explanation, Usage(1, 2, 0.25))])
-    assert studies.cost_by_latent(db, CACHE) == {0: (220, 1.0), 1: (223, 1.25)}
-    assert studies.cost_by_latent(db, "b2:other") == {}
+    assert trials.cost_by_latent(db, CACHE) == {0: (220, 1.0), 1: (223, 1.25)}
+    assert trials.cost_by_latent(db, "b2:other") == {}
 
 
 # Scores
@@ -568,8 +568,8 @@ def make_score(explanation_id, variant="raw", value=0.75):
 
 def test_scores_come_back_with_their_explanation_and_nothing_for_no_number(db, judged):
     _, explanations, _ = judged
-    studies.replace_scores(db, CACHE, [(make_score(explanations[0].id), "{}", ENGINE)])
-    (row,) = studies.load_scores(db, CACHE)
+    trials.replace_scores(db, CACHE, [(make_score(explanations[0].id), "{}", ENGINE)])
+    (row,) = trials.load_scores(db, CACHE)
     expected = {
         "explanation_id": explanations[0].id, "scorer": "detection", "settings": "{}",
         "model_id": ENGINE, "variant": "raw", "statistic": "auroc", "value": 0.75, "low": 0.5,
@@ -590,20 +590,20 @@ def test_new_scores_take_the_place_of_all_old_ones_of_their_cache_only(db, judge
         " seed from example_sets limit 1"
     )
     studies.store_explanations(db, "b2:second", [(other, USAGE)])
-    studies.replace_scores(db, "b2:second", [(make_score(other.id), "{}", ENGINE)])
+    trials.replace_scores(db, "b2:second", [(make_score(other.id), "{}", ENGINE)])
     for variant in ("raw", "relative"):
         score = make_score(explanations[0].id, variant)
-        studies.replace_scores(db, CACHE, [(score, "{}", ENGINE)])
-    assert [row["variant"] for row in studies.load_scores(db, CACHE)] == ["relative"]
-    assert [row["variant"] for row in studies.load_scores(db, "b2:second")] == ["raw"]
+        trials.replace_scores(db, CACHE, [(score, "{}", ENGINE)])
+    assert [row["variant"] for row in trials.load_scores(db, CACHE)] == ["relative"]
+    assert [row["variant"] for row in trials.load_scores(db, "b2:second")] == ["raw"]
 
 
 def test_scores_are_replaced_together_or_stay(db, judged):
     _, explanations, _ = judged
-    studies.replace_scores(db, CACHE, [(make_score(explanations[0].id), "{}", ENGINE)])
+    trials.replace_scores(db, CACHE, [(make_score(explanations[0].id), "{}", ENGINE)])
     with pytest.raises(sqlite3.IntegrityError):
-        studies.replace_scores(db, CACHE, [(make_score("b2:none"), "{}", ENGINE)])
-    assert [row["value"] for row in studies.load_scores(db, CACHE)] == [0.75]
+        trials.replace_scores(db, CACHE, [(make_score("b2:none"), "{}", ENGINE)])
+    assert [row["value"] for row in trials.load_scores(db, CACHE)] == [0.75]
 
 
 def test_rows_are_counted(db, judged):

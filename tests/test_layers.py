@@ -15,17 +15,22 @@ LAYERS = [
     "errors ids records codec data migrations",  # words: no imports of ours
     # One job each.
     "stats render manifests prompts local_model transport hookpoints documents terminal tables",
+    "rates sequential calibration correlations details ways",
     "db",  # the results file
     "engine",  # llama.cpp
     "subject tokenizer sae embedder fetch",  # models
-    "windows cost",
+    "windows cost measures lens steering window_index",
+    "negatives",
     "corpus cache samplers explain score",  # the method: records in, records out
-    "study stages analysis",  # where computing meets storing
-    "choosing",
+    "judging oracle_rules",
+    "study stages scoring detailing analysis",  # where computing meets storing
+    "agreement choosing",
     "loading",
     "tools",
+    "intervening oracles",
+    "score_pipeline",
     "pipeline",  # a whole command
-    "report serve view estimate planning doctor loss requantize",
+    "report serve score_lines view overview estimate planning doctor loss requantize",
     "demo",
     "cli",
 ]

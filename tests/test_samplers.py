@@ -7,98 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tiny_windows import SMALL, World, make_world, settings_for, worlds
 
 from lite_interp.errors import UsageError
-from lite_interp.records import Firings
 from lite_interp.samplers import (
     SAMPLERS,
-    DrawSettings,
-    Source,
     at_random,
-    draw_example_set,
     example_set_id,
     quantiles,
     top,
+    window_texts,
 )
-from lite_interp.windows import active_windows, make_grid
-
-SMALL = DrawSettings(width=4, n_shown=6, n_active=10, n_silent=8)
-
-
-class World:
-    """A corpus of token ids and the activations of one latent, as dense tables."""
-
-    def __init__(self, token_ids, dense, width=4, lengths=None):
-        n, n_ctx = token_ids.shape
-        self.lengths = np.full(n, n_ctx, np.int32) if lengths is None else lengths
-        self.token_ids = token_ids.astype(np.int32)
-        self.dense = np.where(np.arange(n_ctx) < self.lengths[:, None], dense, 0).astype(np.float32)
-        self.grid = make_grid(self.lengths, width)
-        self.source = Source("cache", self.grid, self.tokens, self.texts)
-
-    def tokens(self, place):
-        return self.token_ids[place.context, place.start : place.start + place.length]
-
-    def texts(self, ids):
-        return tuple(f" t{token}" for token in ids.tolist())
-
-    @property
-    def firings(self):
-        contexts, positions = np.nonzero(self.dense)
-        return Firings(
-            contexts.astype(np.int32), positions.astype(np.int32), self.dense[contexts, positions]
-        )
-
-    def draw(self, settings=SMALL, latent=0, seed=0):
-        return draw_example_set(self.source, latent, self.firings, settings, seed)
-
-    def peak(self, number):
-        context, start, length = self.grid.place(number)
-        return float(self.dense[context, start : start + length].max())
-
-    def distinct_peaks(self):
-        """Peaks of the active windows, strongest first, of each text only the strongest."""
-        best = {}
-        for number in range(self.grid.n_windows):
-            text = self.tokens(self.grid.place(number)).tobytes()
-            best[text] = max(best.get(text, 0.0), self.peak(number))
-        return sorted((peak for peak in best.values() if peak > 0), reverse=True)
-
-    def n_silent(self):
-        return sum(self.peak(number) == 0 for number in range(self.grid.n_windows))
-
-
-def make_world(n_contexts=40, density=0.05, seed=0, n_tokens=1000, width=4, n_ctx=16):
-    random = np.random.default_rng(seed)
-    shape = (n_contexts, n_ctx)
-    fires = random.random(shape) < density
-    dense = np.where(fires, random.lognormal(0, 1, shape), 0)
-    return World(random.integers(0, n_tokens, shape), dense, width)
-
-
-@st.composite
-def worlds(draw):
-    """Small corpora, often with repeated texts, equal peaks, short contexts, few silent windows."""
-    n, n_ctx = draw(st.integers(1, 12)), draw(st.integers(1, 14))
-    random = np.random.default_rng(draw(st.integers(0, 1 << 32)))
-    n_tokens = draw(st.sampled_from([1, 2, 4, 1000]))
-    density = draw(st.sampled_from([0.0, 0.02, 0.2, 0.6, 0.97, 1.0]))
-    strength = draw(st.sampled_from([random.lognormal, lambda *a: random.integers(1, 3, a[2])]))
-    shape = (n, n_ctx)
-    dense = np.where(random.random(shape) < density, strength(0, 1, shape), 0)
-    lengths = random.integers(0, n_ctx + 1, n).astype(np.int32)
-    return World(random.integers(0, n_tokens, shape), dense, draw(st.integers(1, 6)), lengths)
-
-
-@st.composite
-def settings_for(draw, world):
-    return DrawSettings(
-        width=world.grid.width,
-        sampler=draw(st.sampled_from(sorted(SAMPLERS))),
-        n_shown=draw(st.integers(0, 12)),
-        n_active=draw(st.integers(0, 25)),
-        n_silent=draw(st.integers(0, 12)),
-    )
+from lite_interp.windows import active_windows
 
 
 def positions(placed):
@@ -112,7 +32,8 @@ def positions(placed):
 @given(st.data())
 def test_shown_scored_and_silent_windows_share_no_token_and_no_text(data):
     world = data.draw(worlds())
-    examples = world.draw(data.draw(settings_for(world)), seed=data.draw(st.integers(0, 99)))
+    wanted = data.draw(settings_for(world, strata=True))
+    examples = world.draw(wanted, seed=data.draw(st.integers(0, 99)))
     every = [*examples.shown, *examples.scored]
     assert len(positions(every)) == sum(len(placed.window.tokens) for placed in every)
     assert len({placed.window.text for placed in every}) == len(every)
@@ -122,7 +43,7 @@ def test_shown_scored_and_silent_windows_share_no_token_and_no_text(data):
 @given(st.data())
 def test_every_window_says_the_truth_about_its_place(data):
     world = data.draw(worlds())
-    wanted = data.draw(settings_for(world))
+    wanted = data.draw(settings_for(world, strata=True))
     examples = world.draw(wanted)
     for window, stratum, weight in [*examples.shown, *examples.scored]:
         end = window.start + len(window.tokens)
@@ -132,7 +53,7 @@ def test_every_window_says_the_truth_about_its_place(data):
             window.values, world.dense[window.context, window.start : end]
         )
         assert window.tokens == world.texts(world.token_ids[window.context, window.start : end])
-        assert (stratum == "random") == (window.peak == 0)
+        assert stratum.startswith("decile_") == (window.peak > 0)
         assert math.isfinite(weight)
         assert weight >= 1
     assert all(placed.window.peak > 0 for placed in examples.shown)
@@ -292,7 +213,8 @@ def test_a_set_says_how_it_was_drawn_and_is_named_after_it():
 
 
 def test_every_part_of_the_question_changes_the_name_of_the_set():
-    changes = {"width": 5, "sampler": "top", "n_shown": 7, "n_active": 11, "n_silent": 9}
+    changes = {"width": 5, "sampler": "top", "n_shown": 7, "n_active": 11, "n_silent": 9,
+               "n_same_token": 1, "n_sibling": 1, "n_near": 1, "embedder_id": "b2:0"}  # fmt: skip
     assert changes.keys() == asdict(SMALL).keys()
     names = [
         example_set_id("cache", 3, SMALL, 4),
@@ -378,3 +300,11 @@ def test_every_silent_window_is_as_likely_as_the_others():
         drawn[[placed.window.context for placed in examples.scored]] += 1
     assert (drawn[20:] == 0).all()
     assert np.abs(drawn[:20] / 700 - 8 / 20).max() < 4.5 * 0.0185
+
+
+def test_the_text_of_a_window_is_that_of_its_tokens():
+    world = World(np.arange(8).reshape(2, 4), np.ones((2, 4)), width=2)
+    assert list(window_texts(world.source, [3, 0])) == [" t6 t7", " t0 t1"]
+    shown = world.draw(replace(SMALL, n_active=0)).shown
+    numbers = [int(p.window.context * 2 + p.window.start // 2) for p in shown]
+    assert [p.window.text for p in shown] == list(window_texts(world.source, numbers))

@@ -11,10 +11,20 @@ from lite_interp import stats
 from lite_interp.stats import (
     auroc,
     auroc_interval,
+    balanced_accuracy,
+    better_than,
+    delong,
     difference_from_null,
+    difference_test,
+    gain_table,
+    mean_difference,
     mean_interval,
+    q_values,
     relative,
     relative_controls,
+    standard_error,
+    student,
+    wilson,
 )
 
 Z = scipy.stats.norm.ppf(0.975)
@@ -314,3 +324,221 @@ def test_one_value_has_a_mean_but_no_interval_and_none_has_nothing():
     assert math.isnan(high)
     assert all(math.isnan(number) for number in mean_interval(np.array([math.nan])))
     assert all(math.isnan(number) for number in mean_interval(np.array([])))
+
+
+def test_a_wider_critical_value_makes_a_wider_interval_of_an_area():
+    assert auroc_interval(0.8, 20, 20, Z) == auroc_interval(0.8, 20, 20)
+    # m = n = 1 at area 1: 1 − θ = z² θ, with any z.
+    assert auroc_interval(1.0, 1, 1, 2.5).low == pytest.approx(1 / (1 + 2.5**2))
+
+
+def test_a_gain_is_the_own_win_less_the_mean_win_of_the_controls():
+    active = np.array([True, False, True, False])
+    own = np.array([3.0, 1.0, 1.0, 2.0])
+    controls = np.array([[0.0, 1.0, 1.0, 1.0], [5.0, 4.0, 3.0, 4.0]])
+    # Own: 3 beats 1 and 2; 1 ties 1 and loses to 2. First control: 0 loses twice, 1 ties twice.
+    # Second: 5 beats both, 3 loses twice. Their means: ½ ½, ¼ ¼.
+    expected = [[0.5, 0.5], [0.25, -0.25]]
+    np.testing.assert_allclose(gain_table(active, own, controls), expected)
+
+
+def test_the_standard_error_is_that_of_delong_by_hand():
+    # Row means 1, ½; column means 1, ½: both variances 1/8, so 1/16 + 1/16, and 1/8²/(2/16²) = 2.
+    found = delong(np.array([[1.0, 1.0], [1.0, 0.0]]))
+    assert found == pytest.approx((0.75, math.sqrt(1 / 8), 2.0))
+
+
+def test_the_standard_error_is_that_of_the_area_in_large_samples():
+    # Of one AUROC (a control that ties throughout adds nothing), it is near that of Hanley and
+    # McNeil: at ½ the variance is (m+n+1) / (12mn).
+    random = np.random.default_rng(0)
+    active = np.arange(800) < 400
+    found = delong(gain_table(active, random.normal(size=800), np.zeros((1, 800))))
+    assert found.standard_error == pytest.approx(math.sqrt(801 / (12 * 400**2)), rel=0.02)
+    assert found.degrees_of_freedom == pytest.approx(798, rel=0.02)
+
+
+def test_the_interval_of_delong_is_near_that_of_the_bootstrap():
+    random = np.random.default_rng(8)
+    active = np.arange(100) < 50
+    own, controls = random.normal(size=100) + active, random.normal(size=(3, 100))
+    _, slow = difference(own, controls, active)
+    fast, p_value = difference_test(gain_table(active, own, controls))
+    assert fast.value == pytest.approx(slow.value)
+    assert fast[1:] == pytest.approx(slow[1:], abs=0.02)
+    assert p_value < 0.001
+
+
+def test_the_p_value_goes_with_the_interval():
+    gain = np.random.default_rng(9).choice([-0.5, 0.0, 0.5, 1.0], (12, 9))
+    value, error, freedom = delong(gain)
+    estimate, p_value = difference_test(gain)
+    assert p_value == pytest.approx(scipy.stats.t.sf(value / error, freedom))
+    assert difference_test(-gain)[1] == pytest.approx(1 - p_value)
+    assert 0 < p_value < 0.025
+    assert estimate.low > 0
+    # At the z of a one-sided p the interval ends at 0.
+    end, _ = difference_test(gain, scipy.stats.norm.isf(p_value))
+    assert end.low == pytest.approx(0, abs=1e-12)
+
+
+def test_under_no_difference_p_values_are_as_small_as_they_say_they_are():
+    random = np.random.default_rng(10)
+    active = np.arange(40) < 20
+    p_values = np.array(
+        [
+            difference_test(gain_table(active, values[0], values[1:]))[1]
+            for values in random.normal(size=(1000, 3, 40))
+        ]
+    )
+    # Two standard deviations of a share of 1,000: .014 at .05, .019 at .1.
+    assert (p_values < 0.05).mean() < 0.05 + 0.014
+    assert (p_values < 0.1).mean() == pytest.approx(0.1, abs=0.025)
+
+
+@pytest.mark.parametrize(("gain", "p_value"), [(0.5, 1 / 252), (0.0, 1.0), (-0.5, 1.0)])
+def test_where_all_windows_gain_the_same_shuffling_bounds_the_p_value(gain, p_value):
+    # binom(10, 5) = 252 ways to choose which five windows activate.
+    estimate, found = difference_test(np.full((5, 5), gain))
+    assert found == pytest.approx(p_value)
+    assert estimate.value == gain
+    expected = newcombe((1 + gain) / 2, 5, 5)
+    assert estimate[1:] == pytest.approx([2 * end - 1 for end in expected])
+
+
+def test_rounding_is_no_spread():
+    thirds = np.full((4, 6), 1 - 1 / 3)
+    thirds[0] = 2 / 3
+    assert delong(thirds).standard_error == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (1, 3), (3, 1)])
+def test_with_too_few_windows_nothing_is_sure(shape):
+    estimate, p_value = difference_test(np.full(shape, 0.5))
+    assert math.isnan(p_value)
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.value) == (0 in shape)
+
+
+def test_students_quantile_has_the_tail_of_the_normal_one():
+    # Tables: t(4) at 97.5 % is 2.776, t(10) 2.228.
+    assert student(Z, 4) == pytest.approx(2.776, abs=5e-4)
+    assert student(Z, 10) == pytest.approx(2.228, abs=5e-4)
+
+
+def test_q_values_by_hand():
+    # Sorted .01 .02 .03 .5, times 4 / rank: .04 .04 .04 .5.
+    found = q_values(np.array([0.03, math.nan, 0.01, 0.5, 0.02]))
+    np.testing.assert_allclose(found, [0.04, math.nan, 0.04, 0.5, 0.04])
+
+
+@pytest.mark.parametrize("none", [[], [math.nan], [math.nan, math.nan]])
+def test_without_p_values_there_are_no_q_values(none):
+    np.testing.assert_array_equal(q_values(np.array(none)), none)
+
+
+def test_a_mean_is_compared_with_other_explanations_prompt_by_prompt():
+    own = np.array([2.0, 3.0, 7.0, 1.0])
+    controls = np.array([[1.0, 1.0, 2.0, 1.0], [3.0, 1.0, 4.0, 3.0]])
+    mean, null, found, p_value = mean_difference(own, controls)
+    # Means of the controls 2 1 3 2; differences 0 2 4 −1.
+    expected = scipy.stats.ttest_1samp([0.0, 2, 4, -1], 0, alternative="greater")
+    assert mean == mean_interval(own)
+    assert null == pytest.approx(2)
+    assert found == mean_interval(np.array([0.0, 2, 4, -1]))
+    assert p_value == pytest.approx(expected.pvalue)
+
+
+def test_a_prompt_without_all_numbers_is_left_out_of_a_mean_difference():
+    own, controls = np.array([2.0, 3, 7, 1, 5]), np.arange(10.0).reshape(2, 5)
+    holed = own.copy()
+    holed[1], controls[1, 3] = math.nan, math.nan
+    kept = [0, 2, 4]
+    expected = mean_difference(own[kept], controls[:, kept])
+    assert mean_difference(holed, controls) == expected
+
+
+def test_prompts_that_all_differ_alike_have_the_p_value_of_the_signs():
+    own = np.arange(4.0) / 3
+    assert mean_difference(own, own[None] - 0.1)[3] == 1 / 16
+    assert mean_difference(own, own[None])[3] == 1
+    assert mean_difference(own, own[None] + 0.1)[3] == 1
+
+
+@pytest.mark.parametrize(("n", "c"), [(0, 2), (3, 0), (0, 0)])
+def test_without_prompts_or_controls_there_is_no_mean_difference(n, c):
+    mean, null, found, p_value = mean_difference(np.arange(n * 1.0), np.zeros((c, n)))
+    assert math.isnan(mean.value) == (n == 0)
+    assert all(math.isnan(number) for number in (null, *found, p_value))
+
+
+def test_one_prompt_has_a_difference_but_no_p_value():
+    _, null, found, p_value = mean_difference(np.array([3.0]), np.array([[1.0]]))
+    assert (null, found.value) == (1, 2)
+    assert math.isnan(found.low)
+    assert math.isnan(p_value)
+
+
+def test_the_standard_error_of_a_mean():
+    # 1 … 5: variance 2.5.
+    assert standard_error(np.array([1.0, 2, 3, math.nan, 4, 5])) == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(standard_error(np.array([1.0, math.nan])))
+    assert math.isnan(standard_error(np.array([])))
+
+
+def test_wilsons_interval_has_known_ends():
+    # Newcombe (1998), table I: 81 of 263 is .2553 … .3662, 15 of 148 .0624 … .1605, 0 of 20
+    # 0 … .1611, 1 of 29 .0061 … .1718.
+    for n_right, n, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        assert wilson(n_right, n) == pytest.approx((n_right / n, low, high), abs=6e-5)
+    assert all(math.isnan(number) for number in wilson(0, 0))
+
+
+def said(n_true, n_active, n_false, n_silent):
+    """Truth and yeses with so many of each."""
+    active = np.arange(n_active + n_silent) < n_active
+    place = np.arange(n_active + n_silent)
+    return active, (place < n_true) | ((place >= n_active) & (place < n_active + n_false))
+
+
+def test_balanced_accuracy_is_the_mean_of_both_shares():
+    active, yes = said(56, 70, 32, 80)
+    # Newcombe (1998), table II (a): 56/70 less 48/80 is .2, .0524 … .3339 by method 10. Specificity
+    # 48/80 is 1 − 32/80, and a sum moves as a difference from the mirror image: (.8 + .6) / 2.
+    estimate = balanced_accuracy(active, yes)
+    assert estimate.value == pytest.approx(0.7)
+    mirrored = balanced_accuracy(*said(56, 70, 48, 80))
+    # .8 and .4: their mean is ½ + (.8 − .6) / 2.
+    assert mirrored == pytest.approx((0.6, 0.5 + 0.0524 / 2, 0.5 + 0.3339 / 2), abs=6e-5)
+
+
+def test_a_perfect_judge_has_an_honest_balanced_accuracy():
+    value, low, high = balanced_accuracy(*said(10, 10, 0, 10))
+    # Wilson for 10 of 10 ends at 1 / (1 + z²/10) = .7225; sqrt 2 · .2775 / 2.
+    assert (value, high) == (1, 1)
+    assert low == pytest.approx(1 - 0.2775 / math.sqrt(2), abs=1e-4)
+
+
+def test_balanced_accuracy_covers_the_truth_about_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    counts = zip(random.binomial(50, 0.8, 1000), random.binomial(50, 0.05, 1000), strict=True)
+    found = [balanced_accuracy(*said(right, 50, false, 50)) for right, false in counts]
+    assert np.mean([each.low <= 0.875 <= each.high for each in found]) > 0.95 - 0.014
+
+
+@pytest.mark.parametrize("active", [[], [True, True], [False]])
+def test_without_both_kinds_of_windows_there_is_no_balanced_accuracy(active):
+    found = balanced_accuracy(np.array(active, bool), np.zeros(len(active), bool))
+    assert all(math.isnan(number) for number in found)
+
+
+def test_better_than_chance_is_an_exact_tail():
+    # 4 and 5 of 5 at one in five: 5 · .2⁴ · .8 + .2⁵.
+    assert better_than(4, 5, 0.2) == pytest.approx(5 * 0.2**4 * 0.8 + 0.2**5)
+    assert better_than(0, 5, 0.2) == 1
+    assert math.isnan(better_than(0, 0, 0.2))

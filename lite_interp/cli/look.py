@@ -10,7 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from lite_interp.cli.options import AsCsv, AsJson, CacheId, Results
-from lite_interp.errors import UsageError
+from lite_interp.errors import UsageError, one_line
+
+VARIANTS = ("raw", "relative", "per_token")
+"""Readings of the same verdicts; a scorer may lack one."""
 
 
 def show(
@@ -19,7 +22,10 @@ def show(
     windows: Annotated[int, typer.Option(help="Windows to print.")] = 10,
     cache: CacheId = "",
 ) -> None:
-    """One latent: statistics, explanations with scores, windows with the strength of each token."""
+    """One latent: statistics, explanations with scores, windows with the strength of each token.
+
+    Also what it promotes, its neighbours, and what the subject writes when it is steered along it.
+    """
     from rich.console import Console
 
     from lite_interp.db.caches import the_cache
@@ -44,20 +50,26 @@ def list_latents(
         list[str] | None, typer.Option(help="A filter such as detection>0.7; may be repeated.")
     ] = None,
     explainer: Annotated[str, typer.Option(help="Only this explainer.")] = "",
-    variant: Annotated[str, typer.Option(help="raw or relative scores.")] = "raw",
+    variant: Annotated[str, typer.Option(help="raw, relative or per_token scores.")] = "raw",
     limit: Annotated[int, typer.Option(help="Rows at most; 0 = all.")] = 0,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     cache: CacheId = "",
 ) -> None:
-    """Explained latents as a table: sort and filter by any column."""
+    """Explained latents as a table: sort and filter by any column.
+
+    The diagnosis says where the fault lies. good: detection, or else fuzzing, is certainly above its
+    null. bad explanation: it is not, but intruders among the latent's windows are certainly found
+    more often than by guessing, so the windows have something in common that the words miss. bad
+    latent: certainly fewer than half of the intruders are found, so the windows seem to have
+    nothing in common. unsure: none of these. Raw scores decide, whichever are shown.
+    """
     from lite_interp.db.caches import the_cache
     from lite_interp.db.file import read_results
+    from lite_interp.overview import latent_rows
     from lite_interp.tables import filter_rows, sort_rows
-    from lite_interp.view import latent_rows
 
-    if variant not in ("raw", "relative"):
-        raise UsageError(f"no such variant: {variant}", "raw or relative")
+    _check_variant(variant)
     with read_results(results) as db:
         rows = latent_rows(db, the_cache(db, cache), variant)
     rows = [row for row in rows if not explainer or row["explainer"] == explainer]
@@ -71,9 +83,43 @@ def list_latents(
     else:
         from rich.console import Console
 
-        from lite_interp.view import latents_table
+        from lite_interp.overview import latents_table
 
-        Console(highlight=False, markup=False).print(latents_table(rows))
+        console = Console(highlight=False, markup=False)
+        console.print(latents_table(rows, console.width))
+
+
+def agree(
+    results: Results,
+    variant: Annotated[str, typer.Option(help="raw, relative or per_token scores.")] = "raw",
+    explainer: Annotated[
+        str, typer.Option(help="Whose explanations; empty = the one with the most latents.")
+    ] = "",
+    as_json: AsJson = False,
+    cache: CacheId = "",
+) -> None:
+    """How the scorers agree: correlations over latents with 95 % intervals, and the paper's."""
+    from rich.console import Console
+
+    from lite_interp import agreement
+    from lite_interp.db.caches import the_cache
+    from lite_interp.db.file import read_results
+    from lite_interp.db.trials import load_scores
+
+    _check_variant(variant)
+    with read_results(results) as db:
+        scores = load_scores(db, the_cache(db, cache).id)
+    found = agreement.agree(scores, variant, explainer)
+    if as_json:
+        for row in agreement.agreement_rows(found):
+            typer.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        Console(highlight=False, markup=False).print(agreement.agreement_page(found))
+
+
+def _check_variant(variant: str) -> None:
+    if variant not in VARIANTS:
+        raise UsageError(f"no such variant: {one_line(variant)}", ", ".join(VARIANTS))
 
 
 def info(results: Results) -> None:

@@ -63,6 +63,13 @@ ExplainPlan = Annotated[
 Latents = Annotated[
     str, typer.Option(help="Indices with commas, e.g. 12,99; empty = drawn or all.")
 ]
+EmbedderModel = Annotated[
+    str, typer.Option("--embedder", help="Installed model, folder, or .gguf file.")
+]
+SubjectPlace = Annotated[
+    str, typer.Option("--subject", help="Subject, if it has moved since caching.")
+]
+CoderPlace = Annotated[str, typer.Option("--coder", help="Coder, if it has moved since caching.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
 

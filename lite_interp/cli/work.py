@@ -11,6 +11,7 @@ import typer
 from lite_interp.cli.options import (
     AllowRemote,
     CacheId,
+    EmbedderModel,
     EngineContext,
     EngineModel,
     EngineValues,
@@ -18,6 +19,7 @@ from lite_interp.cli.options import (
     Latents,
     Results,
     Seed,
+    SubjectPlace,
     Threads,
     engine_section,
     parse_indices,
@@ -120,9 +122,13 @@ def explain(
     width: Annotated[int, typer.Option(help="Tokens in a window.")] = 32,
     shown: Annotated[int, typer.Option(help="Windows shown to the explainer.")] = 20,
     active: Annotated[int, typer.Option(help="Activating windows kept for scoring.")] = 50,
-    silent: Annotated[int, typer.Option(help="Silent windows kept for scoring.")] = 50,
+    silent: Annotated[int, typer.Option(help="Random silent windows kept for scoring.")] = 50,
+    same_token: Annotated[int, typer.Option(help="Silent windows with the latent's token.")] = 0,
+    sibling: Annotated[int, typer.Option(help="Silent windows where a similar latent fires.")] = 0,
+    near: Annotated[int, typer.Option(help="Silent windows near to the shown ones.")] = 0,
+    embedder: EmbedderModel = "all-minilm-l6-v2",
     prompt: Annotated[str, typer.Option(help="Prompt name or .toml file.")] = "",
-    subject: Annotated[str, typer.Option(help="Subject, if it has moved since caching.")] = "",
+    subject: SubjectPlace = "",
     n_ctx: EngineContext = 4096,
     threads: Threads = 0,
     values: EngineValues = None,
@@ -136,80 +142,32 @@ def explain(
     from lite_interp.pipeline import ExplainJob, explain_latents
     from lite_interp.terminal import Terminal
 
-    job = ExplainJob(
-        seed,
-        study.parse_section(
-            study.LatentsSection,
-            indices=parse_indices(latents),
-            n=n,
-            min_density=min_density,
-            max_density=max_density,
-        ),
-        study.parse_section(
-            study.ExamplesSection,
-            width=width,
-            sampler=sampler,
-            n_shown=shown,
-            n_active=active,
-            n_silent=silent,
-        ),
-        engine_section(engine, n_ctx, threads, allow_remote, values),
-        study.parse_section(
-            study.ExplainSection, explainers=tuple(explainer or ("llm",)), prompt=prompt
-        ),
-        subject,
+    chosen = study.parse_section(
+        study.LatentsSection,
+        indices=parse_indices(latents),
+        n=n,
+        min_density=min_density,
+        max_density=max_density,
     )
+    drawn = study.parse_section(
+        study.ExamplesSection,
+        width=width,
+        sampler=sampler,
+        n_shown=shown,
+        n_active=active,
+        n_silent=silent,
+        n_same_token=same_token,
+        n_sibling=sibling,
+        n_near=near,
+        embedder=embedder,
+    )
+    names = tuple(explainer or ("llm",))
+    asked = study.parse_section(study.ExplainSection, explainers=names, prompt=prompt)
+    judge = engine_section(engine, n_ctx, threads, allow_remote, values)
+    job = ExplainJob(seed, chosen, drawn, judge, asked, subject)
     if explain_plan:
         from lite_interp.planning import plan_explanations
 
         print_plan(plan_explanations(results, cache, job, Terminal()))
         return
     explain_latents(results, cache, job, Terminal())
-
-
-def score(
-    results: Results,
-    scorers: Annotated[str, typer.Option(help="Names with commas.")] = "detection,embedding",
-    engine: EngineModel = "",
-    embedder: Annotated[
-        str, typer.Option(help="Installed model, folder, or .gguf file.")
-    ] = "all-minilm-l6-v2",
-    explainer: Annotated[
-        list[str] | None, typer.Option(help="Only explanations of these; repeat.")
-    ] = None,
-    latents: Latents = "",
-    controls: Annotated[
-        int, typer.Option(help="Other latents' explanations judged on the same windows: the null.")
-    ] = 4,
-    prompt: Annotated[str, typer.Option(help="Prompt name or .toml file for detection.")] = "",
-    n_ctx: EngineContext = 4096,
-    threads: Threads = 0,
-    values: EngineValues = None,
-    allow_remote: AllowRemote = False,
-    explain_plan: ExplainPlan = False,
-    cache: CacheId = "",
-) -> None:
-    """Scorers × explanations → verdicts and scores, each with its null."""
-    from lite_interp import study
-    from lite_interp.pipeline import ScoreJob, score_explanations
-    from lite_interp.terminal import Terminal
-
-    names = tuple(name.strip() for name in scorers.split(",") if name.strip())
-    job = ScoreJob(
-        engine_section(engine, n_ctx, threads, allow_remote, values),
-        study.parse_section(
-            study.ScoreSection,
-            scorers=names,
-            explainers=tuple(explainer or ()),
-            prompt=prompt,
-            embedder=embedder,
-            n_controls=controls,
-        ),
-        parse_indices(latents),
-    )
-    if explain_plan:
-        from lite_interp.planning import plan_scores
-
-        print_plan(plan_scores(results, cache, job))
-        return
-    score_explanations(results, cache, job, Terminal())

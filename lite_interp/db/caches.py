@@ -152,6 +152,15 @@ def load_caches(db: Database) -> list[CacheInfo]:
     return [CacheInfo(corpus=load_corpus(db, row.pop("corpus_id")), **row) for row in list(rows)]
 
 
+def coder_place(db: Database, coder_id: str) -> tuple[str, str]:
+    """Where a coder was when it was read, and the hookpoint that it reads."""
+    row = db.execute(
+        "select json_extract(provenance, '$.path'), hookpoint from coders where id = ?", [coder_id]
+    )
+    path, hookpoint = row.fetchone()
+    return str(path), hookpoint
+
+
 def the_cache(db: Database, wanted: str = "") -> CacheInfo:
     """The complete cache that the user means: by the beginning of its id, or the only one.
 

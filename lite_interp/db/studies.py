@@ -1,43 +1,18 @@
-"""Windows, example sets, explanations, verdicts and scores in the results file."""
+"""Windows, example sets and explanations in the results file."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sqlite_utils import Database
 
 from lite_interp.db.file import add
-from lite_interp.ids import canonical_json
-from lite_interp.records import (
-    ExampleSet,
-    Explanation,
-    Placed,
-    Score,
-    Trial,
-    Usage,
-    Verdict,
-    Window,
-)
+from lite_interp.records import ExampleSet, Explanation, Placed, Usage, Window
 from lite_interp.render import marked_text
-
-
-@dataclass(frozen=True, slots=True)
-class TrialRow:
-    """A trial as the file knows it, for computing scores."""
-
-    id: str
-    """The trial."""
-    explanation_id: str
-    """The explanation that was judged."""
-    control: bool
-    """Whether it belongs to another latent."""
-    verdicts: tuple[Verdict, ...]
-    """Its verdicts, in the order of the window ids."""
 
 
 def store_example_set(db: Database, cache_id: str, examples: ExampleSet) -> None:
@@ -167,156 +142,6 @@ def known(db: Database, table: str, row_id: str) -> bool:
     return bool(db.execute(f"select 1 from {table} where id = ?", [row_id]).fetchone())
 
 
-def store_trial(db: Database, trial: Trial, judge: str, usage: Usage) -> None:
-    """Store a trial with its verdicts, all or nothing.
-
-    Args:
-        db: the file.
-        trial: the trial.
-        judge: what `trial.model_id` is: `engine` or `embedder`.
-        usage: what it cost.
-    """
-    with db.atomic():
-        row = {
-            "id": trial.id,
-            "scorer": trial.scorer,
-            "settings": dict(trial.settings),
-            "explanation_id": trial.explanation_id,
-            "example_set_id": trial.example_set_id,
-            "control": int(trial.control),
-            "prompt_id": trial.prompt_id,
-            f"{judge}_id": trial.model_id,
-            **usage._asdict(),
-        }
-        add(db, "trials", row)
-        for verdict in trial.verdicts:
-            add(
-                db,
-                "verdicts",
-                {
-                    "trial_id": trial.id,
-                    "window_id": verdict.window_id,
-                    "active": int(verdict.active),
-                    "value": verdict.value,
-                    "failure": verdict.failure,
-                },
-            )
-
-
-def load_trials(
-    db: Database, example_set_id: str, scorer: str, settings: str, model_id: str
-) -> list[TrialRow]:
-    """Trials of one scorer on one example set, all by the same model and settings (JSON)."""
-    trials = db.execute(
-        """select id, explanation_id, control from trials
-           where example_set_id = ? and scorer = ? and settings = ?
-           and coalesce(engine_id, embedder_id) = ? order by id""",
-        [example_set_id, scorer, settings, model_id],
-    )
-    return [
-        TrialRow(trial_id, explanation_id, bool(control), _verdicts(db, trial_id))
-        for trial_id, explanation_id, control in trials.fetchall()
-    ]
-
-
-def _verdicts(db: Database, trial_id: str) -> tuple[Verdict, ...]:
-    rows = db.execute(
-        """select window_id, active, value, failure from verdicts
-           where trial_id = ? order by window_id""",
-        [trial_id],
-    )
-    return tuple(Verdict(row[0], bool(row[1]), row[2], row[3]) for row in rows)
-
-
-def judged_controls(
-    db: Database, example_set_id: str, scorer: str, settings: dict[str, Any], model_id: str
-) -> set[str]:
-    """Explanations of other latents that one way to score has judged on an example set."""
-    rows = db.execute(
-        """select explanation_id from trials
-           where example_set_id = ? and scorer = ? and settings = ? and control = 1
-           and coalesce(engine_id, embedder_id) = ?""",
-        [example_set_id, scorer, canonical_json(settings), model_id],
-    )
-    return {row[0] for row in rows}
-
-
-def scored_groups(db: Database, cache_id: str) -> list[tuple[str, str, str, str, str]]:
-    """What can be scored: (explanation, example set, scorer, settings, model) of own trials."""
-    rows = db.execute(
-        """select explanation_id, trials.example_set_id, scorer, trials.settings,
-                  coalesce(trials.engine_id, embedder_id)
-           from trials join explanations on explanations.id = explanation_id
-           where cache_id = ? and control = 0 order by latent, scorer""",
-        [cache_id],
-    )
-    return [tuple(row) for row in rows.fetchall()]
-
-
-def replace_scores(db: Database, cache_id: str, scores: Iterable[tuple[Score, str, str]]) -> None:
-    """Put newly computed (score, settings, model) rows in the place of all scores of a cache."""
-    with db.atomic():
-        db.execute(
-            """delete from scores where explanation_id in
-               (select id from explanations where cache_id = ?)""",
-            [cache_id],
-        )
-        for score, settings, model_id in scores:
-            row = {
-                "explanation_id": score.explanation_id,
-                "scorer": score.scorer,
-                "settings": settings,
-                "model_id": model_id,
-                "variant": score.variant,
-                "statistic": score.statistic,
-                "value": score.estimate.value,
-                "low": score.estimate.low,
-                "high": score.estimate.high,
-                "null_value": score.null,
-                "difference": score.difference.value,
-                "difference_low": score.difference.low,
-                "difference_high": score.difference.high,
-                "n_active": score.n_active,
-                "n_silent": score.n_silent,
-                "n_failed": score.n_failed,
-                "n_controls": score.n_controls,
-            }
-            absent = {key: None for key, value in row.items() if _is_nan(value)}
-            add(db, "scores", {**row, **absent})
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def load_scores(db: Database, cache_id: str) -> list[dict[str, Any]]:
-    """Every score of a cache, with its explanation and what it cost, for tables."""
-    rows = db.query(
-        """select scores.*, explanations.latent, explanations.text, explanations.failure,
-                  explanations.explainer, explanations.engine_id as explained_by,
-                  explanations.prompt_id as explained_with
-           from scores join explanations on explanations.id = explanation_id
-           where cache_id = ? order by latent, explainer, scorer, variant""",
-        [cache_id],
-    )
-    return list(rows)
-
-
-def cost_by_latent(db: Database, cache_id: str) -> dict[int, tuple[int, float]]:
-    """Engine tokens and seconds spent on each latent: explaining it and judging on its windows."""
-    rows = db.execute(
-        """select latent, sum(tokens), sum(seconds) from (
-             select latent, prompt_tokens + output_tokens as tokens, seconds
-             from explanations where cache_id = :cache
-             union all
-             select latent, prompt_tokens + output_tokens, seconds
-             from trials join example_sets on example_sets.id = example_set_id
-             where cache_id = :cache) group by latent""",
-        {"cache": cache_id},
-    )
-    return {latent: (tokens, seconds) for latent, tokens, seconds in rows.fetchall()}
-
-
 def comparable(db: Database, explanation_id: str) -> set[str]:
     """Explanations of other latents by the same explainer, prompt, engine and settings."""
     rows = db.execute(
@@ -330,16 +155,25 @@ def comparable(db: Database, explanation_id: str) -> set[str]:
     return {row[0] for row in rows}
 
 
-def own_margins(db: Database, explanation_id: str, scorer: str) -> dict[str, float]:
-    """Window id → value, of an explanation's verdicts on its own latent's windows."""
-    rows = db.execute(
-        """select window_id, value from verdicts join trials on trials.id = trial_id
-           where explanation_id = ? and scorer = ? and control = 0 and value is not null""",
-        [explanation_id, scorer],
-    )
-    return dict(rows.fetchall())
-
-
 def count(db: Database, table: str) -> int:
     """Rows of a table."""
     return int(db.execute(f"select count(*) from {table}").fetchone()[0])
+
+
+FEW = 10
+"""Activating windows to score, below which a latent's scores say little."""
+
+
+def few_windows(db: Database, example_set_ids: Iterable[str]) -> list[tuple[int, int]]:
+    """(latent, activating windows to score) of the example sets that have only a few."""
+    found: dict[int, int] = {}
+    for example_set_id in dict.fromkeys(example_set_ids):
+        latent, n = db.execute(
+            """select latent, count(window_id) from example_sets left join example_set_windows
+               on example_set_id = id and role = 'scored' and stratum like 'decile%'
+               where id = ?""",
+            [example_set_id],
+        ).fetchone()
+        if n < FEW:
+            found[latent] = n
+    return sorted(found.items())

@@ -11,66 +11,30 @@ stands before the window, so that all windows share everything before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.special import logsumexp
-
-from lite_interp.engine import ChatTokens, Engine, EngineFailure, choice_tokens
 from lite_interp.prompts import Message, Prompt
 from lite_interp.records import Window
 from lite_interp.render import plain_text
-from lite_interp.score.base import Judgement, Scorer, Tools
-
-YES = ("Yes",)
-NO = ("No",)
+from lite_interp.score.asking import asking_tools, margins
+from lite_interp.score.base import Item, Judgement, Scorer, Tools, quoted, scored_windows
+from lite_interp.score.listing import score_lists
 
 
 def ask(explanation: str, window: Window, prompt: Prompt) -> tuple[Message, ...]:
     """The question about one window."""
-    return prompt.fill(explanation=explanation, window=plain_text(window).strip())
+    return prompt.fill(explanation=quoted(explanation), window=plain_text(window).strip())
 
 
-def score(explanation: str, windows: Sequence[Window], tools: Tools) -> list[Judgement]:
+def score(
+    explanation: str, items: Sequence[Item], tools: Tools, settings: Mapping[str, Any]
+) -> list[Judgement]:
     """One margin a window, in nats. An engine that fails gives failures, not an exception."""
-    engine, prompt = tools.engine, tools.prompt
-    if engine is None or prompt is None:
-        raise ValueError("detection needs an engine and a prompt")
-    if not windows:
-        return []
-    yes, no = choice_tokens(engine, YES), choice_tokens(engine, NO)
-    try:
-        prompts = [engine.chat(ask(explanation, window, prompt)) for window in windows]
-        answers = _answers(engine, prompts, [*yes, *no])
-    except EngineFailure as failure:
-        return [Judgement(None, f"engine: {failure}")] * len(windows)
-    says_yes = np.asarray(logsumexp(answers[:, : len(yes)], axis=1))
-    says_no = np.asarray(logsumexp(answers[:, len(yes) :], axis=1))
-    margins = says_yes - says_no
-    return [
-        Judgement(float(margin)) if np.isfinite(margin) else Judgement(None, "not_finite")
-        for margin in margins
-    ]
-
-
-def _answers(
-    engine: Engine, prompts: Sequence[ChatTokens], choices: Sequence[Sequence[int]]
-) -> NDArray[np.float32]:
-    """(n_prompts, n_choices) log-probabilities, asked for all prompts with one prefix together.
-
-    With the shipped prompt that is all of them, but for windows without any text; a prompt that
-    puts the window before the explanation has a prefix for each window.
-    """
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for number, tokens in enumerate(prompts):
-        alike.setdefault(tuple(tokens.prefix), []).append(number)
-    answers = np.zeros((len(prompts), len(choices)), np.float32)
-    for numbers in alike.values():
-        rests = [prompts[number].rest for number in numbers]
-        first = prompts[numbers[0]]
-        answers[numbers] = engine.answers(first.prefix, rests, choices, first.root)
-    return answers
+    engine, prompt = asking_tools(tools, "detection")
+    if settings["list"]:
+        return score_lists(explanation, items, tools, settings, lambda it: plain_text(it.window))
+    return margins([ask(explanation, item.window, prompt) for item in items], engine)
 
 
 DETECTION = Scorer(
@@ -79,6 +43,7 @@ DETECTION = Scorer(
     "engine",
     "score/detection",
     "nats (log-odds of yes)",
-    {},
+    {"list": 0},
+    scored_windows,
     score,
 )

@@ -9,20 +9,23 @@ explanation, because the small embedders used here were not trained with one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from lite_interp.records import Window
 from lite_interp.render import plain_text
-from lite_interp.score.base import Judgement, Scorer, Tools
+from lite_interp.score.base import Item, Judgement, Scorer, Tools, quoted, scored_windows
 
 
-def score(explanation: str, windows: Sequence[Window], tools: Tools) -> list[Judgement]:
+def score(
+    explanation: str, items: Sequence[Item], tools: Tools, settings: Mapping[str, Any]
+) -> list[Judgement]:
     """One cosine a window, -1..1."""
     if tools.embedder is None:
         raise ValueError("the embedding scorer needs an embedder")
-    if not windows:
+    if not items:
         return []
-    vectors = tools.embedder.embed([explanation, *(plain_text(window) for window in windows)])
+    texts = [quoted(explanation), *(plain_text(item.window) for item in items)]
+    vectors = tools.embedder.embed(texts)
     return [Judgement(float(cosine)) for cosine in vectors[1:] @ vectors[0]]
 
 
@@ -33,5 +36,6 @@ EMBEDDING = Scorer(
     None,
     "cosine",
     {},
+    scored_windows,
     score,
 )

@@ -1,12 +1,9 @@
-"""The records that cross module borders: frozen, numpy only, a docstring under each field.
-
-An `id` is the content id (`ids.content_id`) of what was asked, never of what came back.
-"""
+"""What is read: documents, contexts, firings, windows, example sets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -160,7 +157,8 @@ class Placed(NamedTuple):
 
     window: Window
     stratum: str
-    """`decile_0` (strongest) … `decile_9`, or `random` for silent windows."""
+    """`decile_0` (strongest) … `decile_9`, or the kind of a silent window: `random`, `same_token`,
+    `near`, `sibling`."""
     weight: float
     """Windows of this stratum in the cache that this one stands for."""
 
@@ -183,148 +181,3 @@ class ExampleSet:
     """Activating windows for the explainer, strongest first."""
     scored: tuple[Placed, ...]
     """Windows kept for scoring, activating and silent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How an engine writes."""
-
-    max_tokens: int
-    """Longest answer."""
-    temperature: float = 0.0
-    """0 = always the likeliest token."""
-    seed: int = 0
-    """Seed of the draw; without effect at temperature 0."""
-    stop: tuple[str, ...] = ()
-    """Texts that end the answer; they are not part of it."""
-    schema: str = ""
-    """JSON schema, as text, that the answer follows; empty = any text. An answer that is cut at
-    `max_tokens` may be the beginning of one."""
-
-
-class Usage(NamedTuple):
-    """What a unit of work cost."""
-
-    prompt_tokens: int
-    """Tokens evaluated by the engine that it did not write itself."""
-    output_tokens: int
-    """Tokens written by the engine."""
-    seconds: float
-    """Wall time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What an engine wrote."""
-
-    text: str
-    """The answer, decoded."""
-    token_ids: tuple[int, ...]
-    """Its tokens."""
-    logprob: float
-    """Sum of the tokens' natural log-probabilities, nats."""
-    stop: Literal["end", "stop", "length"]
-    """Why it ended: the model's end token, a stop text, or `max_tokens`."""
-    usage: Usage = field(default=Usage(0, 0, 0.0), compare=False)
-    """What it cost: prompt tokens that were evaluated for it alone, tokens written, those behind a
-    stop text too, and its share of the time, s: those of answers written side by side add up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What a latent means, in words, or why nobody could say."""
-
-    id: str
-    """Content id of example set, explainer, prompt, engine, settings and seed."""
-    latent: int
-    """Index of the latent."""
-    example_set_id: str
-    """The windows it was made from."""
-    explainer: str
-    """Name in EXPLAINERS."""
-    prompt_id: str | None
-    """None for an explainer that asks no engine."""
-    engine_id: str | None
-    """None for an explainer that asks no engine."""
-    settings: Mapping[str, Any]
-    """Settings of the explainer, as they went into the id."""
-    text: str | None
-    """The explanation; None if there is none."""
-    raw: str
-    """The engine's whole answer."""
-    failure: str | None
-    """Why there is no text: `empty`, `no_answer`, `too_long`, `engine`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One scorer's answer on one window."""
-
-    window_id: str
-    """The window."""
-    active: bool
-    """The truth: whether the latent fires in it."""
-    value: float | None
-    """The scorer's number, in the scorer's unit; None if it failed."""
-    failure: str | None
-    """Why there is no value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One scorer, one explanation, one example set: the unit of work of scoring."""
-
-    id: str
-    """Content id of scorer, settings, explanation, example set, prompt and model."""
-    scorer: str
-    """Name in SCORERS."""
-    settings: Mapping[str, Any]
-    """Settings of the scorer, as they went into the id."""
-    explanation_id: str
-    """The explanation that was judged."""
-    example_set_id: str
-    """The windows it was judged on."""
-    control: bool
-    """Whether the explanation belongs to another latent (then the trial is part of a null)."""
-    prompt_id: str | None
-    """None for a scorer that asks no engine."""
-    model_id: str
-    """The engine or embedder that judged."""
-    verdicts: tuple[Verdict, ...]
-    """One for each scored window, in the order of the example set."""
-
-
-class Estimate(NamedTuple):
-    """A number with its 95 % interval; NaN where there is nothing to estimate from."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One scorer's number on one explanation, with its null."""
-
-    explanation_id: str
-    """The explanation."""
-    scorer: str
-    """Name in SCORERS."""
-    variant: str
-    """`raw`, or `relative` = less the mean of the controls on the same window."""
-    statistic: str
-    """What the number is: `auroc`."""
-    estimate: Estimate
-    """The score."""
-    null: float
-    """Mean of the same number over the controls: other latents' explanations, same windows."""
-    difference: Estimate
-    """Score less null, paired by window."""
-    n_active: int
-    """Activating windows with a verdict."""
-    n_silent: int
-    """Silent windows with a verdict."""
-    n_failed: int
-    """Windows without a verdict."""
-    n_controls: int
-    """Explanations of other latents in the null."""

@@ -1,0 +1,125 @@
+"""The command that scores."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lite_interp.cli.options import (
+    AllowRemote,
+    CacheId,
+    CoderPlace,
+    EmbedderModel,
+    EngineContext,
+    EngineModel,
+    EngineValues,
+    ExplainPlan,
+    Latents,
+    Results,
+    SubjectPlace,
+    Threads,
+    engine_section,
+    parse_indices,
+)
+from lite_interp.cli.work import print_plan
+from lite_interp.errors import UsageError, one_line
+
+
+Scorers = Annotated[str, typer.Option(help="Names with commas, or all.")]
+Explainers = Annotated[
+    list[str] | None, typer.Option("--explainer", help="Only explanations of these; repeat.")
+]
+Controls = Annotated[
+    int, typer.Option(help="Other latents' explanations judged on the same windows: the null.")
+]
+DetectionPrompt = Annotated[str, typer.Option(help="Prompt name or .toml file for detection.")]
+Listed = Annotated[
+    int, typer.Option("--list", help="Detection with so many windows a prompt; 0 = one.")
+]
+Marks = Annotated[
+    str, typer.Option(help="Fuzzing: wrong marks in activating windows, or as in the paper.")
+]
+Kl = Annotated[
+    list[float] | None, typer.Option(help="Intervention: KL of the steering, nats; repeat.")
+]
+Ablate = Annotated[bool, typer.Option("--ablate", help="Intervention: clamp the latent to 0.")]
+UntilSure = Annotated[
+    float, typer.Option(help="Stop a latent when its interval is narrower, or it is certain.")
+]
+Oracles = Annotated[bool, typer.Option("--oracles", help="Judge rule-made latents too.")]
+Option = Annotated[
+    list[str] | None, typer.Option(help="Any setting, e.g. simulation.highest=10; repeat.")
+]
+
+
+def score(
+    results: Results,
+    scorers: Scorers = "detection,embedding",
+    engine: EngineModel = "",
+    embedder: EmbedderModel = "all-minilm-l6-v2",
+    explainers: Explainers = None,
+    latents: Latents = "",
+    controls: Controls = 4,
+    prompt: DetectionPrompt = "",
+    listed: Listed = 0,
+    marks: Marks = "activating",
+    kl: Kl = None,
+    ablate: Ablate = False,
+    until_sure: UntilSure = 0.0,
+    oracles: Oracles = False,
+    option: Option = None,
+    subject: SubjectPlace = "",
+    coder: CoderPlace = "",
+    n_ctx: EngineContext = 4096,
+    threads: Threads = 0,
+    values: EngineValues = None,
+    allow_remote: AllowRemote = False,
+    explain_plan: ExplainPlan = False,
+    cache: CacheId = "",
+) -> None:
+    """Scorers × explanations → verdicts and scores, each with its null."""
+    from lite_interp import study
+    from lite_interp.intervening import Places
+    from lite_interp.score_pipeline import ScoreJob, score_explanations
+    from lite_interp.terminal import Terminal
+
+    section = study.parse_section(
+        study.ScoreSection,
+        scorers=tuple(name.strip() for name in scorers.split(",") if name.strip()),
+        explainers=tuple(explainers or ()),
+        prompt=prompt,
+        embedder=embedder,
+        n_controls=controls,
+        list=listed,
+        marks=marks,
+        kl=tuple(kl or (1.0,)),
+        ablate=ablate,
+        until_sure=until_sure,
+        oracles=oracles,
+        settings=scorer_options(option or []),
+    )
+    judge = engine_section(engine, n_ctx, threads, allow_remote, values)
+    job = ScoreJob(judge, section, parse_indices(latents), Places(subject, coder))
+    if explain_plan:
+        from lite_interp.planning import plan_scores
+
+        print_plan(plan_scores(results, cache, job, Terminal()))
+        return
+    score_explanations(results, cache, job, Terminal())
+
+
+def scorer_options(texts: list[str]) -> dict[str, dict[str, Any]]:
+    """Settings of scorers given as `scorer.key=value`."""
+    from lite_interp import study
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        scorer, dot, rest = text.partition(".")
+        if not dot:
+            raise UsageError(
+                f"--option wants scorer.key=value: {one_line(text)}", "e.g. simulation.highest=10"
+            )
+        key, value = study.parse_value("--option", rest)
+        found.setdefault(scorer.strip(), {})[key] = value
+    return found

@@ -1,0 +1,299 @@
+"""All explanations at a glance: rows with every score, a table that fits, a diagnosis, the means.
+
+Everything shown comes from models, corpora and files, so every text goes through
+`render.terminal_safe` and is never read as markup.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+from sqlite_utils import Database
+
+from lite_interp.analysis import Summary, alike, summarise
+from lite_interp.db import caches, studies, trials
+from lite_interp.db.caches import CacheInfo
+from lite_interp.records import Explanation
+from lite_interp.render import one_row, terminal_safe
+from lite_interp.score_lines import number, percent, short, statistic_name
+from lite_interp.ways import Way, header, in_order, way_names, way_of
+
+Row = dict[str, Any]
+Diagnosis = Literal["good", "bad explanation", "bad latent", "unsure"]
+
+IN_METRICS = ("balanced_accuracy", "f1", "average_precision")
+"""Numbers in the metrics of an area that get a column of their own."""
+
+MISSED = 0.5
+"""A latent of which certainly fewer than this share of the intruders are found is a bad one."""
+
+
+def latent_rows(db: Database, cache: CacheInfo, variant: str) -> list[Row]:
+    """One plain row for each explanation: what `list` prints, sorts, and gives as JSON.
+
+    Args:
+        db: the file.
+        cache: which latents.
+        variant: which scores; None stands for those of a scorer that has no such variant.
+
+    A latent without a text, or with scores but no explanation yet, is a row too, with the reason
+    in `failure`; a score without a number has it in `NAME_reason`. Texts are without control
+    characters, so that they may be printed as CSV.
+    """
+    scores = [row for row in trials.load_scores(db, cache.id) if row["latent"] >= 0]
+    names = way_names(scores)
+    costs = trials.cost_by_latent(db, cache.id)
+    of_explanation: dict[str, list[Row]] = {}
+    of_examples: dict[str, list[Row]] = {}
+    for score in scores:
+        if score["explanation_id"] is not None:
+            of_explanation.setdefault(score["explanation_id"], []).append(score)
+        else:
+            of_examples.setdefault(score["example_set_id"], []).append(score)
+    found: list[tuple[int, Row, list[Row]]] = []
+    for each in studies.load_explanations(db, cache.id):
+        if each.latent >= 0:
+            own = of_explanation.get(each.id, []) + of_examples.get(each.example_set_id, [])
+            found.append((each.latent, _told(each), own))
+    explained = {latent for latent, _, _ in found}
+    nothing = {"explainer": "", "explanation": None, "failure": "not explained yet"}
+    for own in of_examples.values():
+        if own[0]["latent"] not in explained:
+            found.append((own[0]["latent"], nothing, own))
+    rows = []
+    for latent, told, own in sorted(found, key=lambda each: each[0]):
+        tokens, seconds = costs.get(latent, (0, 0.0))
+        head = {"latent": latent, "density": caches.load_latent(db, cache.id, latent).density}
+        tail = {"diagnosis": diagnosis(own), "tokens": tokens, "seconds": round(seconds, 1)}
+        columns = score_columns(own, names, variant)
+        # A scorer in another's file may be called as one of our columns.
+        rows.append({**head, **told, **columns, **head, **told, **tail})
+    return rows
+
+
+def _told(explanation: Explanation) -> Row:
+    return {
+        "explainer": one_row(explanation.explainer),
+        "explanation": explanation.text and one_row(explanation.text),
+        "failure": explanation.failure and one_row(explanation.failure),
+    }
+
+
+def score_columns(scores: Sequence[Row], names: Mapping[Way, str], variant: str) -> Row:
+    """The columns of one explanation's scores, as `load_scores` gives them, by name of the way."""
+    found = {names[way_of(score)]: None for score in scores}
+    found |= {names[way_of(score)]: score for score in scores if score["variant"] == variant}
+    columns: Row = {}
+    for name in in_order(found):
+        score: Row = found[name] or {}
+        columns[name] = score.get("value")
+        columns[f"{name}_low"], columns[f"{name}_high"] = score.get("low"), score.get("high")
+        columns[f"{name}_null"] = score.get("null_value")
+        columns[f"{name}_difference"] = score.get("difference")
+        columns[f"{name}_difference_low"] = score.get("difference_low")
+        columns[f"{name}_q"] = score.get("q_value")
+        columns[f"{name}_n"] = score["n_active"] + score["n_silent"] if score else None
+        columns[f"{name}_n_failed"] = score.get("n_failed")
+        columns[f"{name}_reason"] = score.get("reason") and one_row(score["reason"])
+        columns[f"{name}_tokens"] = score.get("tokens")
+        columns[f"{name}_seconds"] = score.get("seconds")
+        if score.get("statistic") == "auroc":
+            metrics = score["metrics"]
+            there = {key: number(metrics[key]) for key in IN_METRICS if key in metrics}
+            for key, value in there.items():
+                columns[f"{name}_{key}"] = None if math.isnan(value) else value
+    return columns
+
+
+def diagnosis(scores: Iterable[Row]) -> Diagnosis:
+    """Where the fault lies if an explanation scores badly: in its words, or in the latent.
+
+    Args:
+        scores: those of one explanation and of its latent, as `load_scores` gives them.
+
+    - `good`: detection, or fuzzing where there is no detection, is certainly above its null: the
+      95 % interval of the difference lies above 0.
+    - `bad explanation`: that isn't so, but intruders are certainly found more often than by
+      guessing: the latent's windows have something in common that the words miss.
+    - `bad latent`: intruders are certainly found less than half of the time: the windows seem
+      to have nothing in common, so no words could do.
+    - `unsure`: none of these, or nothing was judged.
+
+    Raw scores are meant, whichever are shown. If a scorer judged in several ways, the first counts.
+    """
+    first: dict[str, Row] = {}
+    for score in sorted(scores, key=way_of):
+        if score["variant"] == "raw":
+            first.setdefault(score["scorer"], score)
+    gains = (first.get(name, {}).get("difference_low") for name in ("detection", "fuzzing"))
+    gain = next((low for low in gains if low is not None), None)
+    if gain is not None and gain > 0:
+        return "good"
+    intruder = first.get("intruder", {})
+    low, chance, high = (intruder.get(name) for name in ("low", "null_value", "high"))
+    if low is not None and chance is not None and low > chance:
+        return "bad explanation"
+    return "bad latent" if high is not None and high < MISSED else "unsure"
+
+
+class _Column(NamedTuple):
+    head: str
+    cells: list[str]
+    justify: Literal["left", "right"] = "right"
+
+    @property
+    def width(self) -> int:
+        """Terminal cells that the column takes if nothing is folded."""
+        lines = [line for text in (self.head, *self.cells) for line in text.split("\n")]
+        return max(map(cell_len, lines))
+
+
+LAYOUTS = ((2, ()), (1, ()), (1, ("interval",)), (1, ("interval", "s")),
+           (1, ("interval", "s", "tokens")), (1, ("interval", "s", "tokens", "density")))  # fmt: skip
+"""(space between columns, what is left out): the first that leaves the explanation room is taken."""
+
+ROOM = 0.28
+"""Share of the terminal's width that an explanation should have."""
+
+
+def latents_table(rows: Sequence[Row], width: int) -> Table:
+    """Explanations with their scores in a terminal of some width.
+
+    A column for each way to score; where it is narrow first the interval of detection is left out,
+    then seconds, tokens, and the density.
+    """
+    space, columns = 1, []
+    for space, without in LAYOUTS:
+        columns = _columns(rows, without)
+        taken = sum(column.width + space for column in columns)
+        if width - taken >= ROOM * width:
+            break
+    table = Table(box=None, padding=(0, space, 0, 0), header_style="bold", pad_edge=False)
+    places = [column.head for column in columns]
+    after = places.index("density" if "density" in places else "latent") + 1
+    for place, column in enumerate(columns):
+        if place == after:
+            table.add_column("explanation", ratio=1, min_width=16, overflow="fold")
+        table.add_column(Text(column.head), justify=column.justify, overflow="fold")
+    texts = _texts(rows)
+    for number_, text in enumerate(texts):
+        cells: list[str | Text] = [Text(column.cells[number_]) for column in columns]
+        table.add_row(*cells[:after], text, *cells[after:])
+    return table
+
+
+def _columns(rows: Sequence[Row], without: Sequence[str]) -> list[_Column]:
+    """All columns but the explanation."""
+    names = _names(rows)
+    found = [_Column("latent", [str(row["latent"]) for row in rows])]
+    if "density" not in without:
+        found.append(_Column("density", [f"{100 * row['density']:.2f}%" for row in rows]))
+    for name in names:
+        wide = name == "detection" and "interval" not in without
+        cells = [_interval(row, name) if wide else short(row.get(name)) for row in rows]
+        found.append(_Column(terminal_lines(header(name)), cells))
+        if name == "detection":
+            found.append(_Column("null", [short(row.get("detection_null")) for row in rows]))
+    said = [row["diagnosis"].replace(" ", "\n") for row in rows]
+    found.append(_Column("diagnosis", said, "left"))
+    if "tokens" not in without:
+        found.append(_Column("tokens", [_thousands(row["tokens"]) for row in rows]))
+    if "s" not in without:
+        found.append(_Column("s", [f"{row['seconds']:.0f}" for row in rows]))
+    return found
+
+
+def terminal_lines(text: str) -> str:
+    """A text of several lines, each safe."""
+    return "\n".join(terminal_safe(line) for line in text.split("\n"))
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Ways to score that have columns."""
+    end = "_difference_low"
+    return in_order({key.removesuffix(end) for row in rows for key in row if key.endswith(end)})
+
+
+def _texts(rows: Sequence[Row]) -> list[Text]:
+    """Explanations, with what is missing and why."""
+    several = len({row["explainer"] for row in rows}) > 1
+    names = _names(rows)
+    texts = []
+    for row in rows:
+        text = Text(f"{terminal_safe(row['explainer'])}: " if several else "", "dim")
+        if row["failure"]:
+            text = Text.assemble(text, (f"(none: {terminal_safe(row['failure'])})", "italic"))
+        else:
+            text = Text.assemble(text, terminal_safe(row["explanation"] or ""))
+        reasons: dict[str, list[str]] = {}
+        for name in names:
+            if row.get(f"{name}_reason"):
+                reasons.setdefault(row[f"{name}_reason"], []).append(header(name))
+        for reason, heads in reasons.items():
+            told = f"{', '.join(heads)}: {reason}".replace("\n", " ")
+            text = Text.assemble(text, (f" ({terminal_safe(told)})", "dim italic"))
+        texts.append(text)
+    return texts
+
+
+def _interval(row: Row, name: str) -> str:
+    if row.get(name) is None:
+        return "–"
+    return f"{short(row[name])} {short(row[f'{name}_low'])}–{short(row[f'{name}_high'])}"
+
+
+def _thousands(n: int) -> str:
+    return f"{n / 1000:.1f}k" if n >= 1000 else str(n)
+
+
+def summary_lines(rows: Sequence[Row]) -> list[str]:
+    """Means over latents, a line for each way to score, and what to believe.
+
+    Args:
+        rows: scores as `load_scores` gives them; those of rule-made latents are left out.
+    """
+    names = way_names(row for row in rows if row["latent"] >= 0)
+    groups = alike(rows).values()
+    return [
+        _summary_line(summary, names[way_of(group[0])], _saved(group))
+        for summary, group in zip(summarise(rows), groups, strict=True)
+    ]
+
+
+def _summary_line(summary: Summary, name: str, saved: float) -> str:
+    value, null, difference = summary.value, summary.null, summary.difference
+    whose = "latents" if summary.explainer is None else terminal_safe(summary.explainer)
+    line = f"{whose}, {terminal_safe(name)} ({terminal_safe(summary.variant)}): "
+    sign = "+" if summary.statistic == "nats" else ""
+    mean = statistic_name(summary.statistic)
+    mean = mean if summary.statistic == "accuracy" else f"mean {mean}"
+    over = f"over {summary.n_latents} latent{'s' * (summary.n_latents != 1)}"
+    if not summary.n_latents:
+        return f"{line}{mean}: no latent has one"
+    unit = {"raw": " nats", "per_token": " nats a token"}.get(summary.variant, "")
+    unit = unit if summary.statistic == "nats" else ""
+    line += f"{mean} {value.value:{sign}.3f}{unit} {over}"
+    if not math.isnan(null.value):
+        what = "chance" if summary.statistic == "accuracy" else "its null"
+        line += f", {what.removeprefix('its ')} {null.value:{sign}.3f}, difference {difference.value:+.3f} "
+        if math.isnan(difference.low):
+            line += "(one latent: no interval)"
+        else:
+            line += f"[{difference.low:+.3f}, {difference.high:+.3f}]"
+            if not difference.low > 0:
+                line += f": not told apart from {what}, so it says nothing"
+        line += f"; {summary.n_certain} certain (q < .05)"
+    line += f"; {summary.tokens:,.0f} tokens, {summary.seconds:.1f} s a latent"
+    return line if math.isnan(saved) else f"{line}; {percent(saved)} of the items saved"
+
+
+def _saved(rows: Sequence[Row]) -> float:
+    """Mean share of items that were not judged because it was sure before; NaN if not so judged."""
+    shares = [number(row["metrics"].get("share_saved")) for row in rows]
+    known = [share for share in shares if not math.isnan(share)]
+    return sum(known) / len(known) if known else math.nan

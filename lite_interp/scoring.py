@@ -1,0 +1,250 @@
+"""The stage of scoring: which trials are pending, judge them, store them whole.
+
+Trials that are stored together are a group, the unit of work of scoring. Usually that is one
+trial; judging until sure it is a trial with its controls, because the null says when to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlite_utils import Database
+
+from lite_interp.cost import Meter
+from lite_interp.db import steerings, studies, trials
+from lite_interp.ids import content_id, generator
+from lite_interp.judging import Judged, judge_until_sure
+from lite_interp.records import ExampleSet, Explanation, Steering, Trial, Verdict
+from lite_interp.score import Item, Judgement, Scorer, Tools
+from lite_interp.score.intervention import steering_id
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How much is judged."""
+
+    n_controls: int = 4
+    """Other latents' explanations judged on the same items: the null."""
+    until_sure: float = 0.0
+    """Stop judging a latent as soon as its interval is narrower than this, or certainly above or
+    below its null; 0 = judge everything."""
+    n_looks: int = 5
+    """How often it is looked whether that is so, at most."""
+
+    def asked(self, scorer: Scorer) -> dict[str, Any]:
+        """Settings of a scorer, and when it stops if it does: what goes into a trial's id."""
+        if not self.until_sure or scorer.statistic != "auroc":
+            return dict(scorer.settings)
+        sure = {"until_sure": self.until_sure, "n_looks": self.n_looks}
+        return {**scorer.settings, **sure}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrialWork:
+    """One trial that is wanted."""
+
+    id: str
+    """Its name."""
+    explanation: Explanation | None
+    """What is judged; None for a scorer that judges latents."""
+    examples: ExampleSet
+    """The windows it is judged on."""
+    control: bool
+    """Whether the windows are another latent's."""
+    steering: Steering | None
+    """What the steered subject wrote, for a scorer that reads it."""
+
+    @property
+    def text(self) -> str:
+        """The explanation's text; empty if there is none."""
+        return (self.explanation and self.explanation.text) or ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """What is scored, on what it may be tested, and how."""
+
+    explanations: Sequence[Explanation]
+    """What is scored."""
+    pool: Sequence[Explanation]
+    """Explanations that may be controls; usually all of the cache."""
+    scorer: Scorer
+    """How."""
+    tools: Tools
+    """With what."""
+    judging: Judging
+    """How much."""
+
+
+def pending_trials(db: Database, wanted: Wanted) -> list[tuple[TrialWork, ...]]:
+    """The groups of trials that are wanted and not there.
+
+    Each explanation is judged on its own latent's windows, and on the same items also
+    explanations of other latents, by the same explainer, prompt and engine. Controls that were
+    judged already are kept; the others are drawn from the pool by the name of the example set.
+    Single trials come in the order of explanations, so that an engine evaluates each once.
+    """
+    groups = list(_wanted_groups(db, wanted))
+    if wanted.judging.until_sure and wanted.scorer.statistic == "auroc":
+        return [group for group in groups if not _known(db, group[0])]
+    singles = {trial.id: trial for group in groups for trial in group if not _known(db, trial)}
+
+    def by_explanation(trial: TrialWork) -> tuple[str, bool, str]:
+        return (trial.explanation.id if trial.explanation else "", trial.control, trial.id)
+
+    return [(trial,) for trial in sorted(singles.values(), key=by_explanation)]
+
+
+def _known(db: Database, trial: TrialWork) -> bool:
+    return studies.known(db, "trials", trial.id)
+
+
+def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ...]]:
+    scorer, judging = wanted.scorer, wanted.judging
+    able = sorted((each for each in wanted.pool if each.text is not None), key=lambda each: each.id)
+    settings = trial_settings(scorer, wanted.tools, judging)
+    judge = _judge(scorer, wanted.tools).id
+    seen = set()
+    for own in wanted.explanations:
+        examples = studies.load_example_set(db, own.example_set_id)
+        if examples is None or not examples.scored:
+            continue
+        steering = _steering(db, examples, scorer)
+        if scorer.judges == "latent":
+            if examples.id not in seen:
+                seen.add(examples.id)
+                yield (_trial(None, examples, wanted, (), steering),)
+            continue
+        if own.text is None:
+            continue
+        judged = trials.judged_controls(db, examples.id, scorer.name, settings, judge)
+        others = _controls(own, able, judged, judging.n_controls)
+        names = tuple(other.id for other in others) if judging.until_sure else ()
+        yield (
+            _trial(own, examples, wanted, names, steering),
+            *(
+                replace(_trial(other, examples, wanted, (own.id, *names), steering), control=True)
+                if judging.until_sure
+                else replace(_trial(other, examples, wanted, (), steering), control=True)
+                for other in others
+            ),
+        )
+
+
+def _steering(db: Database, examples: ExampleSet, scorer: Scorer) -> Steering | None:
+    if not scorer.steers:
+        return None
+    return steerings.load_steering(db, steering_id(examples.id, scorer.settings))
+
+
+def _controls(
+    own: Explanation, able: Sequence[Explanation], judged: set[str], n: int
+) -> list[Explanation]:
+    """Up to n explanations of as many other latents, those that were judged already first."""
+    others = [other for other in able if _comparable(own, other)]
+    order = generator(0, own.example_set_id, "controls").permutation(len(others))
+    drawn = sorted((others[place] for place in order), key=lambda other: other.id not in judged)
+    by_latent: dict[int, Explanation] = {}
+    for other in drawn:
+        by_latent.setdefault(other.latent, other)
+    return list(by_latent.values())[:n]
+
+
+def trial_settings(scorer: Scorer, tools: Tools, judging: Judging) -> dict[str, Any]:
+    """What tells the trials of one way to score from those of another, the prompt included."""
+    prompt = {"prompt": tools.prompt.id} if tools.prompt else {}
+    return {**judging.asked(scorer), **prompt}
+
+
+def _comparable(own: Explanation, other: Explanation) -> bool:
+    return own.latent != other.latent and (
+        own.explainer,
+        own.prompt_id,
+        own.engine_id,
+        own.settings,
+    ) == (other.explainer, other.prompt_id, other.engine_id, other.settings)
+
+
+def _trial(
+    explanation: Explanation | None,
+    examples: ExampleSet,
+    wanted: Wanted,
+    beside: tuple[str, ...],
+    steering: Steering | None,
+) -> TrialWork:
+    """A trial with its name; `beside`: explanations whose trials decide with it when to stop."""
+    scorer, tools = wanted.scorer, wanted.tools
+    question = [
+        "trial",
+        scorer.name,
+        wanted.judging.asked(scorer),
+        explanation.id if explanation else None,
+        explanation.text if explanation else None,
+        examples.id,
+        tools.prompt.id if tools.prompt else None,
+        _judge(scorer, tools).id,
+        *([sorted(beside)] if beside else []),
+        *([steering.id] if steering else []),
+    ]
+    return TrialWork(content_id(question), explanation, examples, False, steering)
+
+
+def _judge(scorer: Scorer, tools: Tools):
+    judge = tools.engine if scorer.needs == "engine" else tools.embedder
+    if judge is None:
+        raise ValueError(f"the scorer {scorer.name} needs an {scorer.needs}")
+    return judge
+
+
+def write_trials(
+    db: Database, groups: Sequence[Sequence[TrialWork]], wanted: Wanted
+) -> Iterator[None]:
+    """Judge group by group, the verdicts of one group stored together."""
+    scorer = wanted.scorer
+    for group in groups:
+        items = trial_items(group[0], scorer)
+        if len(group) > 1 or (wanted.judging.until_sure and scorer.statistic == "auroc"):
+            judged = judge_until_sure(
+                [work.text for work in group], items, wanted.judging, scorer, wanted.tools
+            )
+        else:
+            judged = [_judge_all(group[0].text, items, scorer, wanted.tools)]
+        done = [
+            (_finished(work, wanted, answer), answer.usage)
+            for work, answer in zip(group, judged, strict=True)
+        ]
+        trials.store_trials(db, done, scorer.needs)
+        yield
+
+
+def trial_items(work: TrialWork, scorer: Scorer) -> list[Item]:
+    """What a trial asks."""
+    return scorer.items(work.examples, scorer.settings, work.steering)
+
+
+def _judge_all(text: str, items: Sequence[Item], scorer: Scorer, tools: Tools) -> Judged:
+    meter = Meter(tools.engine if scorer.needs == "engine" else None)
+    answers = scorer.score(text, items, tools, scorer.settings)
+    return Judged(tuple(zip(items, answers, strict=True)), meter.read())
+
+
+def _finished(work: TrialWork, wanted: Wanted, judged: Judged) -> Trial:
+    scorer, tools = wanted.scorer, wanted.tools
+    return Trial(
+        work.id,
+        scorer.name,
+        trial_settings(scorer, tools, wanted.judging),
+        work.explanation.id if work.explanation else None,
+        work.examples.id,
+        work.control,
+        tools.prompt.id if tools.prompt else None,
+        _judge(scorer, tools).id,
+        tuple(_verdict(item, answer) for item, answer in judged.answers),
+    )
+
+
+def _verdict(item: Item, answer: Judgement) -> Verdict:
+    value, failure, detail = answer
+    return Verdict(item.window.id, item.active, value, failure, item.name, detail)
