@@ -35,7 +35,7 @@ from lite_interp.engine.batched import BatchedEngine
 from lite_interp.fetch import model_path
 from lite_interp.prompts import load_prompt
 from lite_interp.records import Sampling, Window
-from lite_interp.score import Tools, find_scorer
+from lite_interp.score import Item, Tools, find_scorer
 from lite_interp.score.detection import ask
 
 CORPUS = Path(__file__).parent.parent / "models" / "demo" / "corpus.jsonl.zst"
@@ -101,7 +101,9 @@ class Bench:
 
     def judge(self, number: int, some: slice = slice(None)) -> list[float]:
         """Margins of the windows for one explanation, nats."""
-        found = self.scorer.score(EXPLANATIONS[number], self.windows[some], self.tools)
+        items = [Item(each, False, "", 1.0) for each in self.windows[some]]
+        told = EXPLANATIONS[number]
+        found = self.scorer.score(told, items, self.tools, self.scorer.settings)
         return [float("nan") if each.value is None else each.value for each in found]
 
     def tokens(self) -> dict[str, float]:

@@ -42,7 +42,7 @@ from lite_interp.ids import generator
 from lite_interp.prompts import load_prompt
 from lite_interp.records import Estimate, Window
 from lite_interp.render import plain_text
-from lite_interp.score.base import Tools
+from lite_interp.score import Item, Tools
 from lite_interp.score.detection import DETECTION, score
 from lite_interp.stats import auroc, mean_interval
 
@@ -131,17 +131,22 @@ def _cut(
     ]
 
 
+def _items(windows: Sequence[Window]) -> list[Item]:
+    return [Item(each, each.peak > 0, "", 1.0) for each in windows]
+
+
 def run_ours(model: Path, threads: int, groups: Sequence[Group]) -> Run:
     """The detection scorer, all windows of a latent in one call, as `lite-interp score` does."""
     with open_engine(model, EngineSettings(n_ctx=N_CTX, n_threads=threads)) as engine:
         raw = _rate(lambda: engine.answers([], [RAW_TOKENS], [RAW_TOKENS[:1]]))
         tools = Tools(engine=engine, prompt=load_prompt(str(DETECTION.prompt)))
-        score("words about rivers", groups[0].windows[:1], tools)
+        items = _items(groups[0].windows[:1])
+        score("words about rivers", items, tools, DETECTION.settings)
         before, values, calls = engine.n_evaluated, [], 0
         started = time.perf_counter()
         for (_, explanation), same in groupby(groups, key=lambda group: group[:2]):
             windows = [window for group in same for window in group.windows]
-            judged = score(explanation, windows, tools)
+            judged = score(explanation, _items(windows), tools, DETECTION.settings)
             values += [float("nan") if one.value is None else one.value for one in judged]
             calls += 1
         seconds = time.perf_counter() - started

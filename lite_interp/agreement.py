@@ -41,7 +41,7 @@ PAPER: dict[tuple[str, str], tuple[float, float]] = {
 """Two scorers → Spearman's and Pearson's correlation over 800 explanations of latents of a
 Gemma 2 9B SAE, judged by Llama 3.1 70B: arXiv 2410.13928, appendix D.6, tables A1 and A2."""
 
-PAPER_SOURCE = "paper: arXiv 2410.13928, tables A1 and A2: 800 explanations, Gemma 2 9B judged by Llama 3.1 70B"
+PAPER_SOURCE = "paper: arXiv 2410.13928, tables A1 and A2, 800 explanations"
 """What stands under the table."""
 
 ORDER = tuple(dict.fromkeys([*(name for pair in PAPER for name in pair), *HEADERS]))
@@ -210,7 +210,7 @@ def agreement_page(found: Agreement) -> Group:
     for pair in found.pairs:
         paper = pair.paper or (None, None)
         table.add_row(
-            Text(f"{terminal_safe(pair.first)} {terminal_safe(pair.second)}"),
+            Text(f"{terminal_safe(pair.first)} – {terminal_safe(pair.second)}"),
             str(pair.n),
             _interval(pair.spearman),
             short(paper[0]),

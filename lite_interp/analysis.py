@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from lite_interp.cost import summed
 from lite_interp.db import steerings, studies, trials
 from lite_interp.db.trials import Group, TrialRow
 from lite_interp.ids import content_id
+from lite_interp.judging import plan_rounds
 from lite_interp.measures import Sheet
 from lite_interp.records import Estimate, ExampleSet, Explanation, Score
 from lite_interp.score import SCORERS
@@ -115,6 +117,12 @@ def _sheet(
     examples = studies.load_example_set(db, group.example_set_id)
     assert examples is not None
     settings = json.loads(group.settings)
+    n_items = len(examples.scored)
+    if "until_sure" in settings:
+        # How often it was planned to look follows from what there was to judge.
+        items = SCORERS[group.scorer].items(examples, settings, None)
+        n_items = len(items)
+        settings["n_looks"] = len(plan_rounds(items, settings["n_looks"]))
     every = trials.load_trials(
         db, group.example_set_id, group.scorer, group.settings, group.model_id
     )
@@ -128,7 +136,11 @@ def _sheet(
         for trial in every
         if trial.control and own and _is_kin(own, explanations.get(trial.explanation_id or ""))
     ]
-    return _aligned(group, settings, examples, [mine, *controls], _facts(db, group, settings))
+    return replace(
+        _aligned(group, settings, examples, [mine, *controls]),
+        n_items=n_items,
+        facts=_facts(db, group, settings),
+    )
 
 
 def _is_kin(own: Explanation, other: Explanation | None) -> bool:
@@ -140,7 +152,6 @@ def _aligned(
     settings: Mapping[str, Any],
     examples: ExampleSet,
     rows: Sequence[TrialRow],
-    facts: Mapping[str, Any],
 ) -> Sheet:
     placed = {each.window.id: each for each in examples.scored}
     own = rows[0].verdicts
@@ -172,9 +183,9 @@ def _aligned(
         details,
         tuple(placed[verdict.window_id].window.values for verdict in own),
         SCORERS[group.scorer].items is scored_windows,
-        len(examples.scored),
+        len(own),
         summed(*(row.usage for row in rows)),
-        facts,
+        {},
     )
 
 

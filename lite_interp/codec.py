@@ -1,4 +1,4 @@
-"""Arrays to bytes and back: tokens of contexts, and the firings of one latent in one shard.
+"""Arrays to bytes and back: tokens of contexts, firings of a latent in a shard, vectors.
 
 A blob starts with one byte that names its layout, so that a later layout can live beside it.
 Numbers are little-endian. Nothing is pickled; a blob that does not parse raises `ValueError`,
@@ -8,6 +8,7 @@ before it takes more memory than its own length or its count of tokens explains.
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 import zstandard
@@ -15,9 +16,15 @@ from numpy.typing import NDArray
 
 CONTEXTS = 1
 FIRINGS = 2
+VECTORS = 3
 MOST_TOKENS = 1 << 26
 """Tokens a shard of contexts may hold, padding included: a hostile file must not fill memory."""
 FIRINGS_HEAD = "<BhIHBB"
+VECTORS_HEAD = "<BII"
+"""Layout, number of vectors, numbers in a vector; four bytes of CRC-32 follow."""
+MOST_VECTOR_NUMBERS = 1 << 28
+"""Numbers that a blob may hold, half of what fits in a row of SQLite: a hostile file must not fill
+memory."""
 INFINITE = 0x7C00
 """The first bit pattern of a float16 that is no number; below it, patterns rise with the value."""
 
@@ -129,3 +136,36 @@ def _pack_bits(numbers: NDArray[np.int64], width: int) -> bytes:
 def _unpack_bits(data: bytes, n: int, width: int) -> NDArray[np.int64]:
     bits = np.unpackbits(np.frombuffer(data, np.uint8), count=n * width).reshape(n, width)
     return bits @ (1 << np.arange(width, dtype=np.int64))
+
+
+def pack_vectors(vectors: NDArray[np.float16]) -> bytes:
+    """Vectors (n, d) as bytes: head, check sum, compressed numbers."""
+    n, d = vectors.shape
+    if n * d > MOST_VECTOR_NUMBERS:
+        raise ValueError(f"too many numbers for one blob: {n} vectors of {d}")
+    head = struct.pack(VECTORS_HEAD, VECTORS, n, d)
+    body = zstandard.compress(vectors.astype("<f2").tobytes(), 3)
+    return head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
+
+
+def unpack_vectors(blob: bytes) -> NDArray[np.float16]:
+    """What `pack_vectors` packed; `ValueError` for anything else."""
+    start = struct.calcsize(VECTORS_HEAD)
+    head, body = blob[:start], blob[start + 4 :]
+    if len(blob) < start + 4:
+        raise ValueError("vectors are cut short")
+    layout, n, d = struct.unpack(VECTORS_HEAD, head)
+    if layout != VECTORS or n * d > MOST_VECTOR_NUMBERS:
+        raise ValueError(f"vectors in an unknown layout: {layout}")
+    if struct.unpack_from("<I", blob, start)[0] != zlib.crc32(body, zlib.crc32(head)):
+        raise ValueError("vectors with a wrong check sum")
+    try:
+        # Only what says how long it is: the rest could not be refused before it fills memory.
+        if zstandard.frame_content_size(body) != 2 * n * d:
+            raise ValueError("vectors do not add up to their count")
+        numbers = np.frombuffer(zstandard.decompress(body), "<f2")
+    except zstandard.ZstdError as error:
+        raise ValueError(f"vectors do not decompress: {error}") from error
+    if not np.isfinite(numbers).all():
+        raise ValueError("a vector that is no number")
+    return numbers.astype(np.float16).reshape(n, d)

@@ -11,7 +11,7 @@ from lite_interp.engine import Engine
 from lite_interp.explain import find_explainer
 from lite_interp.loading import CacheJob, Loaded, Reporter, load_job, open_stream
 from lite_interp.records import Sampling
-from lite_interp.score import find_scorer
+from lite_interp.score import choose_scorers
 from lite_interp.tools import find_engine
 
 INSTRUCTION_TOKENS = 60
@@ -43,7 +43,8 @@ class Estimate(NamedTuple):
 def estimate(whole: study.Study, tell: Reporter) -> tuple[Estimate, Loaded]:
     """Time a sample of each kind of work; gives back the loaded models for the run itself."""
     asked = [name for name in whole.explain.explainers if find_explainer(name).prompt]
-    judged = [name for name in whole.score.scorers if find_scorer(name).needs == "engine"]
+    scorers = choose_scorers(whole.score.scorers, whole.score.scorer_settings())
+    judged = [scorer for scorer in scorers if scorer.needs == "engine"]
     explain_seconds = score_seconds = 0.0
     if asked or judged:
         tell.say("timing the engine")
@@ -54,9 +55,11 @@ def estimate(whole: study.Study, tell: Reporter) -> tuple[Estimate, Loaded]:
         answer = shown / read + ANSWER_TOKENS / written
         explain_seconds = whole.latents.n * len(asked) * answer
         windows = examples.n_active + examples.n_silent
+        windows += examples.n_same_token + examples.n_sibling + examples.n_near
         trial = windows * (examples.width + QUESTION_TOKENS) + INSTRUCTION_TOKENS
-        n_trials = whole.latents.n * len(whole.explain.explainers) * (1 + whole.score.n_controls)
-        score_seconds = n_trials * len(judged) * trial / read
+        explanations = len(whole.explain.explainers) * (1 + whole.score.n_controls)
+        trials = sum(1 if each.judges == "latent" else explanations for each in judged)
+        score_seconds = whole.latents.n * trials * trial / read
     job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
     loaded = load_job(job, tell)
     stream = open_stream(job, loaded.tokenizer, Skips())

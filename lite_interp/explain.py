@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,15 @@ from lite_interp.render import marked_text, marked_tokens, one_row
 LONGEST = 400
 """Characters of an explanation; a longer answer is a failure, kept raw."""
 
+REFUSAL = re.compile(
+    r"(i[’']?m|i am|we[’']re|we are) (very )?(sorry|afraid|unable|not able)\b|sorry, "
+    r"|(i|we) (cannot|can not|can[’']?t) "
+    r"(help|tell|say|see|find|determine|identify|provide|assist|answer|do)\b"
+    r"|as an? (ai|artificial intelligence|(large )?language model)\b",
+    re.IGNORECASE,
+)
+"""How an answer begins that refuses to be one."""
+
 QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”"}
 """Quotation marks that engines put around an answer."""
 
@@ -35,7 +44,7 @@ class Answer(NamedTuple):
     raw: str
     """The whole answer."""
     failure: str | None
-    """`no_windows`, `empty`, `too_long`, or `engine: …`."""
+    """`no_windows`, `empty`, `too_long`, `refusal`, `repeats_prompt`, or `engine: …`."""
     usage: Usage = Usage(0, 0, 0.0)
     """What it cost, beside what it shared with others."""
 
@@ -127,13 +136,38 @@ def marked_words(examples: ExampleSet) -> list[str]:
     return sorted(totals, key=lambda word: (-totals[word], word))
 
 
-def read(raw: str) -> Answer:
-    """The explanation in an engine's answer: its first line with words in it, tidied."""
+def read(raw: str, told: Collection[str] = ()) -> Answer:
+    """The explanation in an engine's answer: its first line with words in it, tidied.
+
+    Args:
+        raw: whatever the engine wrote. What is neither empty, nor too long, nor a refusal, nor
+            told, is an explanation, however odd: scoring says what it is worth.
+        told: lines of the prompt itself, as `told_lines` gives them; a small engine likes to
+            repeat the answers of its examples.
+    """
     line = next((line for line in raw.splitlines() if re.search(r"\w", line)), "")
-    text = _bare(re.sub(r"\s+", " ", one_row(line)))
+    text = _tidy(line)
     if not text:
         return Answer(None, raw, "empty")
-    return Answer(text, raw, None) if len(text) <= LONGEST else Answer(None, raw, "too_long")
+    if len(text) > LONGEST:
+        return Answer(None, raw, "too_long")
+    if REFUSAL.match(text):
+        return Answer(None, raw, "refusal")
+    if text.lower() in told:
+        return Answer(None, raw, "repeats_prompt")
+    return Answer(text, raw, None)
+
+
+def told_lines(prompt: Prompt) -> set[str]:
+    """The lines of a prompt file, tidied like answers, and what stands behind a colon in them."""
+    texts = [*(message.text for message in prompt.messages), prompt.begun_answer]
+    lines = [line for text in texts for line in text.splitlines() if "$" not in line]
+    ends = [line.rpartition(":")[2] for line in lines]
+    return {tidy.lower() for line in (*lines, *ends) if (tidy := _tidy(line))}
+
+
+def _tidy(line: str) -> str:
+    return _bare(re.sub(r"\s+", " ", one_row(line)))
 
 
 def _bare(text: str) -> str:
@@ -170,7 +204,8 @@ def ask_engine(
         if len(group) == 1:
             return [Answer(None, "", f"engine: {failure}")]
         return [ask_engine([examples], engine, prompt, settings)[0] for examples in group]
-    answers = iter([read(each.text)._replace(usage=each.usage) for each in written])
+    told = told_lines(prompt)
+    answers = iter([read(each.text, told)._replace(usage=each.usage) for each in written])
     return [
         next(answers) if examples.shown else Answer(None, "", "no_windows") for examples in group
     ]

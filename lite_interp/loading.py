@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from lite_interp import study
 from lite_interp.cache import CacheSettings, FitSample, Site, sample_fit
 from lite_interp.corpus import ContextStream, build_contexts, corpus_record
+from lite_interp.db.caches import CacheInfo
 from lite_interp.documents import Skips, read_documents
 from lite_interp.errors import CoderError, SubjectError, one_line
 from lite_interp.fetch import model_path
@@ -98,6 +99,25 @@ def _site(subject: Subject, coder: SparseCoder, named: str, special_ids: frozens
     writes = subject.resolve(coder.writes) if coder.is_transcoder else reads
     check_fits(coder, f"{subject.name} {reads}", subject.width(reads), subject.width(writes))
     return Site(reads, writes, special_ids)
+
+
+def cache_tokenizer(cache: CacheInfo, moved: str) -> Tokenizer:
+    """The tokenizer that cut the corpus of a cache.
+
+    Args:
+        cache: the cache.
+        moved: where the subject is now; empty = where it was when the cache was made.
+
+    Raises:
+        SubjectError: another tokenizer is there.
+    """
+    tokenizer = load_tokenizer(model_path(moved, "subject") if moved else cache.subject_path)
+    if tokenizer.hash != cache.corpus.tokenizer_hash:
+        raise SubjectError(
+            f"another tokenizer than the one that cut the corpus: {one_line(tokenizer.name)}",
+            "name the subject of this file: --subject",
+        )
+    return tokenizer
 
 
 def coder_name(coder: SparseCoder) -> str:

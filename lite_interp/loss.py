@@ -26,8 +26,7 @@ from lite_interp.engine.speed import interleave
 from lite_interp.errors import EngineError
 from lite_interp.prompts import load_prompt
 from lite_interp.records import Estimate, Window
-from lite_interp.score import find_scorer
-from lite_interp.score.base import Tools
+from lite_interp.score import Item, Tools, find_scorer
 from lite_interp.stats import auroc, auroc_interval
 
 QUESTIONS: tuple[tuple[str, str, str], ...] = (
@@ -152,8 +151,8 @@ def judge(engine: Engine) -> NDArray[np.float64]:
     tools = Tools(engine, prompt=load_prompt(detection.prompt or ""))
     margins: list[float] = []
     for number, (explanation, _, _) in enumerate(QUESTIONS):
-        windows = [_window(text) for text in _texts(number)]
-        judged = detection.score(explanation, windows, tools)
+        items = [Item(_window(text), False, "", 1.0) for text in _texts(number)]
+        judged = detection.score(explanation, items, tools, detection.settings)
         margins += [math.nan if each.value is None else each.value for each in judged]
     return np.array(margins)
 

@@ -69,7 +69,7 @@ def windows_with(
 ) -> NDArray[np.int64]:
     """Numbers, rising, of the windows that hold one of the wanted tokens.
 
-    One pass over the corpus: about 10 ms for a million tokens.
+    One pass over the corpus: 0.03 s for a million tokens, 0.15 s if the token is everywhere.
     """
     hits = np.isin(token_ids, wanted)
     # Padding has a token id too.

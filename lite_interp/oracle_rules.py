@@ -4,10 +4,10 @@ A rule is a pattern over the text of a context. It fires, with an activation of 
 that holds a character of a match, whatever the tokenizer makes of the text: a word cut into three
 tokens fires on all three, and `the` in `theory` on none.
 
-What judges reach on explanations that are known to be true is the most that can be expected of
-them on any latent. Source: the idea is that of puzzle neurons (OpenAI, "Language models can
-explain neurons in language models", 2023), whose 19 meanings are written by hand together with
-their texts. We differ: rules need no texts of their own, they fire on the corpus of the study.
+What a judge reaches on explanations that are known to be true is what its scores of real latents
+are to be measured by. Source: the idea is that of neuron puzzles (OpenAI, "Language models can
+explain neurons in language models", 2023), whose meanings are written by hand together with their
+texts. We differ: rules need no texts of their own, they fire on the corpus of the study.
 """
 
 from __future__ import annotations

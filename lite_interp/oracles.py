@@ -18,20 +18,19 @@ from sqlite_utils import Database
 
 from lite_interp.db import studies
 from lite_interp.db.caches import CacheInfo
-from lite_interp.errors import SubjectError, one_line
-from lite_interp.fetch import model_path
+from lite_interp.errors import one_line
 from lite_interp.ids import content_id
-from lite_interp.loading import Reporter
+from lite_interp.loading import Reporter, cache_tokenizer
 from lite_interp.oracle_rules import KINDS, RULES, Rule, oracle_latent, rule_firings
 from lite_interp.records import ExampleSet, Explanation, Firings, Usage
 from lite_interp.samplers import DrawSettings, Source, draw_example_set, example_set_id
 from lite_interp.stages import open_source
-from lite_interp.tokenizer import Tokenizer, load_tokenizer
+from lite_interp.tokenizer import Tokenizer
 
 EXPLAINER = "oracle"
 """Explainer of the explanations that are known to be true, or not."""
 
-SETTINGS = DrawSettings(width=32, sampler="quantiles", n_shown=1, n_active=20, n_silent=20)
+SETTINGS = DrawSettings(width=32, sampler="quantiles", n_shown=1, n_active=10, n_silent=10)
 """Few windows: it is the mean over rules that counts."""
 
 SEED = 0
@@ -65,7 +64,7 @@ def write_oracles(
     pending = [number for number in range(len(RULES)) if _pending(db, cache.id, number, settings)]
     if not pending:
         return
-    tokenizer = _tokenizer(cache, subject_path)
+    tokenizer = cache_tokenizer(cache, subject_path)
     source = open_source(db, cache, tokenizer, settings.width)
     firings = rule_firings([RULES[number] for number in pending], _contexts(source, tokenizer))
     done = _write(db, cache, source, dict(zip(pending, firings, strict=True)), settings)
@@ -89,17 +88,6 @@ def _pending(db: Database, cache_id: str, number: int, settings: DrawSettings) -
 def explanation_id(example_set: str, kind: str, text: str) -> str:
     """Name of an explanation that a rule brings with it."""
     return content_id([EXPLAINER, example_set, kind, text])
-
-
-def _tokenizer(cache: CacheInfo, subject_path: str) -> Tokenizer:
-    path = model_path(subject_path, "subject") if subject_path else cache.subject_path
-    tokenizer = load_tokenizer(path)
-    if tokenizer.hash != cache.corpus.tokenizer_hash:
-        raise SubjectError(
-            f"another tokenizer than the one that cut the corpus: {one_line(tokenizer.name)}",
-            "name the subject of this file: --subject",
-        )
-    return tokenizer
 
 
 def _contexts(source: Source, tokenizer: Tokenizer) -> Iterator[list[str]]:
@@ -171,7 +159,7 @@ class Ceiling:
     """Rules in each mean: those with a score for every kind."""
     true: float
     """Mean score of explanations known to be true; of a scorer that judges latents without an
-    explanation, its mean score. The most to be expected of this judge on any latent."""
+    explanation, its mean score. What scores of real latents are to be measured by."""
     broader: float | None
     """Mean of those that say more than is true; None for a scorer that sees no explanation."""
     narrower: float | None

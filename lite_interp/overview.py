@@ -153,9 +153,11 @@ class _Column(NamedTuple):
         return max(map(cell_len, lines))
 
 
-LAYOUTS = ((2, ()), (1, ()), (1, ("interval",)), (1, ("interval", "s")),
-           (1, ("interval", "s", "tokens")), (1, ("interval", "s", "tokens", "density")))  # fmt: skip
-"""(space between columns, what is left out): the first that leaves the explanation room is taken."""
+LEFT_OUT = ("interval", "s", "tokens", "density")
+"""What a narrow table leaves out, the first first: the interval is that of detection."""
+
+STYLES = {"good": "green", "bad": "red", "unsure": "dim"}
+"""First word of a diagnosis → its style."""
 
 ROOM = 0.28
 """Share of the terminal's width that an explanation should have."""
@@ -167,11 +169,11 @@ def latents_table(rows: Sequence[Row], width: int) -> Table:
     A column for each way to score; where it is narrow first the interval of detection is left out,
     then seconds, tokens, and the density.
     """
+    layouts = [(2, 0), *((1, n) for n in range(len(LEFT_OUT) + 1))]
     space, columns = 1, []
-    for space, without in LAYOUTS:
-        columns = _columns(rows, without)
-        taken = sum(column.width + space for column in columns)
-        if width - taken >= ROOM * width:
+    for space, n_left_out in layouts:
+        columns = _columns(rows, LEFT_OUT[:n_left_out])
+        if width - sum(column.width + space for column in columns) >= ROOM * width:
             break
     table = Table(box=None, padding=(0, space, 0, 0), header_style="bold", pad_edge=False)
     places = [column.head for column in columns]
@@ -181,10 +183,17 @@ def latents_table(rows: Sequence[Row], width: int) -> Table:
             table.add_column("explanation", ratio=1, min_width=16, overflow="fold")
         table.add_column(Text(column.head), justify=column.justify, overflow="fold")
     texts = _texts(rows)
-    for number_, text in enumerate(texts):
-        cells: list[str | Text] = [Text(column.cells[number_]) for column in columns]
+    for place, text in enumerate(texts):
+        cells = [Text(column.cells[place], _style(column, place)) for column in columns]
         table.add_row(*cells[:after], text, *cells[after:])
     return table
+
+
+def _style(column: _Column, place: int) -> str:
+    """Colour of a diagnosis; all else has none."""
+    if column.head != "diagnosis":
+        return ""
+    return STYLES.get(column.cells[place].partition("\n")[0], "")
 
 
 def _columns(rows: Sequence[Row], without: Sequence[str]) -> list[_Column]:
@@ -279,14 +288,14 @@ def _summary_line(summary: Summary, name: str, saved: float) -> str:
     unit = unit if summary.statistic == "nats" else ""
     line += f"{mean} {value.value:{sign}.3f}{unit} {over}"
     if not math.isnan(null.value):
-        what = "chance" if summary.statistic == "accuracy" else "its null"
-        line += f", {what.removeprefix('its ')} {null.value:{sign}.3f}, difference {difference.value:+.3f} "
+        what = "chance" if summary.statistic == "accuracy" else "null"
+        line += f", {what} {null.value:{sign}.3f}, difference {difference.value:+.3f} "
         if math.isnan(difference.low):
             line += "(one latent: no interval)"
         else:
             line += f"[{difference.low:+.3f}, {difference.high:+.3f}]"
             if not difference.low > 0:
-                line += f": not told apart from {what}, so it says nothing"
+                line += f": not told apart from its {what}, so it says nothing"
         line += f"; {summary.n_certain} certain (q < .05)"
     line += f"; {summary.tokens:,.0f} tokens, {summary.seconds:.1f} s a latent"
     return line if math.isnan(saved) else f"{line}; {percent(saved)} of the items saved"

@@ -24,13 +24,12 @@ from lite_interp.db.runs import open_run
 from lite_interp.detailing import Weights, compute_details
 from lite_interp.documents import Skips
 from lite_interp.embedder import Embedder
-from lite_interp.errors import SubjectError, one_line
 from lite_interp.explain import find_explainer
-from lite_interp.fetch import model_path
 from lite_interp.loading import (
     CacheJob,
     Loaded,
     Reporter,
+    cache_tokenizer,
     coder_id,
     coder_name,
     load_job,
@@ -41,7 +40,7 @@ from lite_interp.records import ExampleSet
 from lite_interp.samplers import Source, find_sampler
 from lite_interp.score import Tools
 from lite_interp.score_pipeline import ScoreJob, check_scorers, score_explanations
-from lite_interp.tokenizer import Tokenizer, load_tokenizer
+from lite_interp.tokenizer import Tokenizer
 from lite_interp.tools import (
     EngineSource,
     find_embedder,
@@ -142,9 +141,9 @@ def _source(
     store_tools(db, Tools(embedder=embedder))
     source = stages.open_source(db, cache, tokenizer, width, embedder.id)
     if source.near is None:
-        n_batches = -(-source.grid.n_windows // stages.BATCH)
+        n_shards = len(stages.pending_vectors(db, cache, width, embedder.id))
         done = stages.write_vectors(db, cache, source, embedder)
-        for _ in tell.track(done, n_batches, "embedding windows"):
+        for _ in tell.track(done, n_shards, "embedding windows"):
             pass
         source = stages.open_source(db, cache, tokenizer, width, embedder.id)
     return source
@@ -217,13 +216,7 @@ def _examples(
     settings = study.draw_settings(job.examples, embedder.id if embedder else "")
     pending = stages.pending_draws(db, cache, latents, settings, job.seed)
     if pending:
-        moved = model_path(job.subject, "subject") if job.subject else cache.subject_path
-        tokenizer = load_tokenizer(moved)
-        if tokenizer.hash != cache.corpus.tokenizer_hash:
-            raise SubjectError(
-                f"another tokenizer than the one that cut the corpus: {one_line(tokenizer.name)}",
-                "name the subject of this file: --subject",
-            )
+        tokenizer = cache_tokenizer(cache, job.subject)
         source = _source(db, cache, tokenizer, settings.width, embedder, tell)
         done = stages.write_examples(db, cache, source, pending, settings, job.seed)
         for _ in tell.track(done, len(pending), "drawing windows"):

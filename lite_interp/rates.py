@@ -4,8 +4,9 @@ Which numbers notice a wrong explanation, after arXiv 2506.05774 (half of the tr
 as many false labels as there are true ones): where the latent is rare, AUROC and balanced
 accuracy hardly move for false labels, recall not at all, and precision not for missing ones.
 F1 and average precision at the base rate move for both, if false positives are among the windows
-judged. A few random silent windows seldom hold one, and then nothing moves; strata of silent
-windows that look alike are what shows them. F1 and average precision belong beside any headline.
+judged. A few random silent windows seldom hold one, and then no number can notice; strata of
+silent windows that look alike are what shows them. F1 and average precision belong beside any
+headline.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def rates(
     (Σw)² / Σw². Of precision and F1 square-and-add: R alone and F alone are moved to the ends of
     their intervals. Of average precision F is moved to the ends of its interval at every
     threshold. A bootstrap is not used: with few false positives, which is to say for good
-    explanations, it covers the truth less than half of the time, and it has no width without any.
+    explanations, it covers the truth far less often than it says, and without any it has no width.
     From few silent windows the average precision itself lies high, because their rare great
     values are not among them; the interval is wide enough for that.
 

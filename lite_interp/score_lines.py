@@ -33,10 +33,9 @@ def statistic_name(statistic: str) -> str:
 
 def number(value: Any) -> float:
     """A number, of an estimate its first; NaN for everything that is none."""
-    if isinstance(value, (list, tuple)) and value:
-        value = value[0]
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if plain else math.nan
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    return float(value) if type(value) in (int, float) else math.nan
 
 
 def short(value: Any) -> str:
@@ -76,7 +75,7 @@ def score_lines(row: Row, name: str) -> list[str]:
         row: a row of `load_scores`.
         name: what the way to score is called.
     """
-    title = f"{terminal_safe(name)} ({terminal_safe(row['variant'])}): "
+    title = f"{terminal_safe(name)} ({terminal_safe(row['variant'])}) "
     if row["value"] is None:
         reason = terminal_safe(row["reason"] or "not defined")
         named = statistic_name(row["statistic"])

@@ -7,7 +7,7 @@ then the engine once for all scorers that ask it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -96,9 +96,7 @@ def _judge(
         pool = studies.load_explanations(db, cache.id)
         plans = [wanted_trials(explanations, pool, scorer, job, tools) for scorer in scorers]
         works = [scoring.pending_trials(db, plan) for plan in plans]
-        if not any(works):
-            return
-        with _with_weights(tools, job, tell) as able:
+        with _with_weights(tools, job, tell) if any(works) else nullcontext(tools) as able:
             for plan, work in zip(plans, works, strict=True):
                 tools = replace(able, prompt=plan.tools.prompt)
                 if work:
@@ -162,5 +160,9 @@ def wanted_explanations(
         named = ", ".join(f"{latent} ({n})" for latent, n in few)
         tell.say(f"latents with fewer than {studies.FEW} activating windows to score: {named}")
     if job.score.oracles:
-        found += [each for each in studies.load_explanations(db, cache.id) if each.latent < 0]
+        found += [
+            each
+            for each in studies.load_explanations(db, cache.id)
+            if each.latent < 0 and each.text is not None
+        ]
     return found

@@ -33,12 +33,17 @@ class Judging:
     n_looks: int = 5
     """How often it is looked whether that is so, at most."""
 
+    def stops(self, scorer: Scorer) -> bool:
+        """Whether judging may end before everything is judged."""
+        return bool(self.until_sure) and scorer.statistic == "auroc"
+
     def asked(self, scorer: Scorer) -> dict[str, Any]:
         """Settings of a scorer, and when it stops if it does: what goes into a trial's id."""
-        if not self.until_sure or scorer.statistic != "auroc":
+        if not self.stops(scorer):
             return dict(scorer.settings)
         sure = {"until_sure": self.until_sure, "n_looks": self.n_looks}
-        return {**scorer.settings, **sure}
+        # The controls say when it is sure.
+        return {**scorer.settings, **sure, "n_controls": self.n_controls}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,11 +89,12 @@ def pending_trials(db: Database, wanted: Wanted) -> list[tuple[TrialWork, ...]]:
     Each explanation is judged on its own latent's windows, and on the same items also
     explanations of other latents, by the same explainer, prompt and engine. Controls that were
     judged already are kept; the others are drawn from the pool by the name of the example set.
-    Single trials come in the order of explanations, so that an engine evaluates each once.
+    Single trials come in the order of explanations, so that an engine evaluates each once. An
+    explanation that was judged until it was sure is not judged again for controls that came later.
     """
     groups = list(_wanted_groups(db, wanted))
-    if wanted.judging.until_sure and wanted.scorer.statistic == "auroc":
-        return [group for group in groups if not _known(db, group[0])]
+    if wanted.judging.stops(wanted.scorer):
+        return groups
     singles = {trial.id: trial for group in groups for trial in group if not _known(db, trial)}
 
     def by_explanation(trial: TrialWork) -> tuple[str, bool, str]:
@@ -119,15 +125,19 @@ def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ..
             continue
         if own.text is None:
             continue
-        judged = trials.judged_controls(db, examples.id, scorer.name, settings, judge)
-        others = _controls(own, able, judged, judging.n_controls)
-        names = tuple(other.id for other in others) if judging.until_sure else ()
+        way = (scorer.name, settings, judge)
+        if judging.stops(scorer) and trials.is_judged(db, own.id, examples.id, *way):
+            continue
+        judged = trials.judged_controls(db, examples.id, *way)
+        # A rule-made latent brings its null with it: the explanation that is false.
+        n_controls = judging.n_controls if own.latent >= 0 else 0
+        others = _controls(own, able, judged, n_controls)
+        names = tuple(other.id for other in others) if judging.stops(scorer) else ()
+        beside = (own.id, *names) if names else ()
         yield (
             _trial(own, examples, wanted, names, steering),
             *(
-                replace(_trial(other, examples, wanted, (own.id, *names), steering), control=True)
-                if judging.until_sure
-                else replace(_trial(other, examples, wanted, (), steering), control=True)
+                replace(_trial(other, examples, wanted, beside, steering), control=True)
                 for other in others
             ),
         )
@@ -205,7 +215,7 @@ def write_trials(
     scorer = wanted.scorer
     for group in groups:
         items = trial_items(group[0], scorer)
-        if len(group) > 1 or (wanted.judging.until_sure and scorer.statistic == "auroc"):
+        if wanted.judging.stops(scorer):
             judged = judge_until_sure(
                 [work.text for work in group], items, wanted.judging, scorer, wanted.tools
             )

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from sqlite_utils import Database
 
 from lite_interp.cache import Reader, latent_stats, read_shard
 from lite_interp.cost import Meter, shared_out
-from lite_interp.db import caches, details, studies
+from lite_interp.db import caches, details, studies, vectors
 from lite_interp.db.caches import CacheInfo
-from lite_interp.db.file import add
 from lite_interp.embedder import Embedder
 from lite_interp.engine import Engine
+from lite_interp.errors import ResultsError
 from lite_interp.explain import Explainer, explain_group, explanation_id
+from lite_interp.negatives import Near
 from lite_interp.prompts import Prompt
 from lite_interp.records import ExampleSet, Firings
 from lite_interp.samplers import (
@@ -31,17 +31,15 @@ from lite_interp.samplers import (
     window_texts,
 )
 from lite_interp.tokenizer import Tokenizer
-from lite_interp.window_index import WindowIndex, embed_windows, pack_vectors, unpack_vectors
-from lite_interp.windows import make_grid
+from lite_interp.window_index import WindowIndex, embed_windows, join_vectors
+from lite_interp.windows import Grid, make_grid
 
 GROUP = 4
 """Latents that are explained side by side: a unit of work, lost together when a run is killed."""
 
-N_SIBLINGS = 10
-"""Latents, alike in direction or in firing, whose windows make up the stratum `sibling`."""
-
-BATCH = 256
-"""Windows that are embedded at once."""
+N_SIBLINGS = 3
+"""Latents, most alike in direction or in firing, whose windows make up the stratum `sibling`: ten
+would make it half of a corpus."""
 
 
 def cache_shards(
@@ -93,7 +91,7 @@ def open_source(
     `write_vectors`.
     """
     lengths, token_ids = caches.load_tokens(db, cache.corpus)
-    vectors = details.load_vectors(db, cache.corpus.id, width, embedder_id) if embedder_id else None
+    grid = make_grid(lengths, width)
 
     def siblings(latent: int) -> Iterator[Firings]:
         for other in details.siblings(db, cache.id, latent, N_SIBLINGS):
@@ -101,25 +99,48 @@ def open_source(
 
     return Source(
         cache.id,
-        make_grid(lengths, width),
+        grid,
         token_ids,
         lambda ids: tokenizer.texts(ids.tolist()),
         siblings if details.has_details(db, cache.id) else None,
-        None if vectors is None else WindowIndex(unpack_vectors(vectors)).nearest,
+        _nearest(db, cache, grid, embedder_id) if embedder_id else None,
     )
+
+
+def _nearest(db: Database, cache: CacheInfo, grid: Grid, embedder_id: str) -> Near | None:
+    """How to find the nearest windows; None until all of them are embedded."""
+    if pending_vectors(db, cache, grid.width, embedder_id):
+        return None
+    found = vectors.load_vectors(db, cache.corpus.id, grid.width, embedder_id)
+    index = WindowIndex(join_vectors(found))
+    if len(index.vectors) != grid.n_windows:
+        raise ResultsError(
+            f"the file is damaged: {len(index.vectors)} directions of {grid.n_windows} windows",
+            "take a copy from before, or cache again",
+        )
+    return index.nearest
+
+
+def pending_vectors(db: Database, cache: CacheInfo, width: int, embedder_id: str) -> list[int]:
+    """The shards of contexts whose windows were not embedded."""
+    done = vectors.known_shards(db, cache.corpus.id, width, embedder_id)
+    return [shard for shard, _, _ in caches.shard_places(db, cache.corpus.id) if shard not in done]
 
 
 def write_vectors(
     db: Database, cache: CacheInfo, source: Source, embedder: Embedder
 ) -> Iterator[None]:
-    """Embed all windows of a corpus, batch by batch, and store their directions at the end."""
-    found, texts = [], window_texts(source, range(source.grid.n_windows))
-    for batch in embed_windows(texts, embedder, BATCH):
-        found.append(batch)
+    """Embed the windows of a corpus, shard by shard of its contexts, each stored whole."""
+    grid = source.grid
+    pending = set(pending_vectors(db, cache, grid.width, embedder.id))
+    for shard, first, n in caches.shard_places(db, cache.corpus.id):
+        if shard not in pending:
+            continue
+        numbers = range(int(grid.firsts[first]), int(grid.firsts[first + n]))
+        found = join_vectors(embed_windows(window_texts(source, numbers), embedder))
+        key = (cache.corpus.id, grid.width, embedder.id, shard)
+        vectors.store_vectors(db, key, found)
         yield
-    vectors = pack_vectors(np.concatenate(found))
-    row = {"corpus_id": cache.corpus.id, "width": source.grid.width, "embedder_id": embedder.id}
-    add(db, "window_vectors", {**row, "vectors": vectors})
 
 
 def pending_draws(

@@ -111,7 +111,7 @@ class ExamplesSection(Section):
     """Windows for the explainer."""
     n_active: int = Field(default=50, ge=2)
     """Activating windows to score."""
-    n_silent: int = Field(default=50, ge=0)
+    n_silent: int = Field(default=50, ge=2)
     """Silent windows to score, drawn at random."""
     n_same_token: int = Field(default=0, ge=0)
     """Silent windows to score that hold a main token of the latent."""

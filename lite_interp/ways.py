@@ -69,6 +69,8 @@ def _settings(way: Way) -> dict[str, Any]:
 
 
 def _told(value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, str):
         return one_row(value[3:11] if value.startswith("b2:") else value)
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)

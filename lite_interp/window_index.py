@@ -7,24 +7,15 @@ latent is ever needed.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from lite_interp.embedder import Embedder
 
-VECTORS = 3
-"""Layout of a blob, beside those of `codec`."""
-HEAD = "<BII"
-"""Layout, number of vectors, numbers in a vector; four bytes of CRC-32 follow."""
-MOST_NUMBERS = 1 << 27
-"""Numbers that a blob may hold: a hostile file must not fill memory."""
 BLOCK = 1 << 14
 """Vectors that are compared at once."""
 
@@ -90,34 +81,7 @@ def embed_windows(
         yield vectors.astype(np.float16)
 
 
-def pack_vectors(vectors: NDArray[np.float16]) -> bytes:
-    """Vectors (n, d) as bytes: head, check sum, compressed numbers."""
-    n, d = vectors.shape
-    if n * d > MOST_NUMBERS:
-        raise ValueError(f"too many numbers for one blob: {n} vectors of {d}")
-    head = struct.pack(HEAD, VECTORS, n, d)
-    body = zstandard.compress(vectors.astype("<f2").tobytes(), 3)
-    return head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
-
-
-def unpack_vectors(blob: bytes) -> NDArray[np.float16]:
-    """What `pack_vectors` packed; `ValueError` for anything else."""
-    start = struct.calcsize(HEAD)
-    head, body = blob[:start], blob[start + 4 :]
-    if len(blob) < start + 4:
-        raise ValueError("vectors are cut short")
-    layout, n, d = struct.unpack(HEAD, head)
-    if layout != VECTORS or n * d > MOST_NUMBERS:
-        raise ValueError(f"vectors in an unknown layout: {layout}")
-    if struct.unpack_from("<I", blob, start)[0] != zlib.crc32(body, zlib.crc32(head)):
-        raise ValueError("vectors with a wrong check sum")
-    try:
-        # Only what says how long it is: the rest could not be refused before it fills memory.
-        if zstandard.frame_content_size(body) != 2 * n * d:
-            raise ValueError("vectors do not add up to their count")
-        numbers = np.frombuffer(zstandard.decompress(body), "<f2")
-    except zstandard.ZstdError as error:
-        raise ValueError(f"vectors do not decompress: {error}") from error
-    if not np.isfinite(numbers).all():
-        raise ValueError("a vector that is no number")
-    return numbers.astype(np.float16).reshape(n, d)
+def join_vectors(parts: Iterable[NDArray[np.float16]]) -> NDArray[np.float16]:
+    """(n, d) vectors of all parts in order; a part without a vector may be of any width."""
+    filled = [vectors for vectors in parts if len(vectors)]
+    return np.concatenate(filled) if filled else np.zeros((0, 0), np.float16)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tiny_results
 from tiny_results import CACHE, EMBEDDER, ENGINE, USAGE, make_examples, make_trial, store_latent
+from tiny_scores import score_trials
 
-from lite_interp.analysis import score_trials, summarise, write_scores
-from lite_interp.db import studies
-from lite_interp.db.studies import TrialRow
+from lite_interp.analysis import summarise, write_scores
+from lite_interp.db import trials
+from lite_interp.db.trials import TrialRow
 from lite_interp.records import Verdict
 from lite_interp.stats import auroc_interval
 
@@ -141,13 +142,13 @@ def write_study(db, order=1):
     """Three latents, each judged on its own windows and on the others'."""
     examples = [make_examples(latent, PEAKS) for latent in range(3)]
     explanations = [store_latent(db, each) for each in examples]
-    trials = [
+    judged = [
         make_trial(said, seen, OWN[seen.latent] if said.latent == seen.latent else CONTROL)
         for said in explanations
         for seen in examples
     ]
-    for each in trials[::order]:
-        trials.store_trial(db, each, "engine", USAGE)
+    for each in judged[::order]:
+        trials.store_trials(db, [(each, USAGE)], "engine")
     return examples, explanations
 
 
@@ -205,7 +206,8 @@ def test_explainers_are_scored_each_against_its_own_kin():
     lists = [store_latent(db, each, name="list", **bare) for each in examples]
     for said in lists:
         values = [1.0, 1.0, 0.0, 0.0] if said.latent == 0 else [0.0, 0.0, 1.0, 1.0]
-        trials.store_trial(db, make_trial(said, examples[0], values), "engine", USAGE)
+        trial = make_trial(said, examples[0], values)
+        trials.store_trials(db, [(trial, USAGE)], "engine")
     write_scores(db, CACHE)
     found = {
         row["explainer"]: (row["value"], row["null_value"], row["n_controls"])
@@ -222,7 +224,7 @@ def test_scorers_and_models_are_scored_apart():
         explanations[0], examples[0], [0.1, 0.2, 0.3, 0.0], scorer="embedding", id="b2:cosine",
         model_id=EMBEDDER, prompt_id=None,
     )  # fmt: skip
-    trials.store_trial(db, cosine, "embedder", USAGE)
+    trials.store_trials(db, [(cosine, USAGE)], "embedder")
     write_scores(db, CACHE)
     found = {
         (row["scorer"], row["model_id"]): (row["value"], row["n_controls"])

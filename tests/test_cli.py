@@ -17,7 +17,7 @@ import tiny_gguf
 import tiny_study
 from typer.testing import CliRunner
 
-from lite_interp import pipeline, tools
+from lite_interp import scoring, tools
 from lite_interp.cli import app
 from lite_interp.db import file as db_file
 from lite_interp.db.file import open_results
@@ -731,7 +731,7 @@ def test_an_interrupt_is_said_and_costs_nothing(folder, results, monkeypatch):
         raise KeyboardInterrupt
 
     before = tiny_study.dump(results)
-    monkeypatch.setattr(pipeline.stages, "pending_trials", interrupt)
+    monkeypatch.setattr(scoring, "pending_trials", interrupt)
     _, err = call("score", results, *SCORE(folder), code=130)
     assert err.endswith("interrupted; the same command goes on from here\n")
     assert tiny_study.dump(results) == before

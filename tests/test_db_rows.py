@@ -24,12 +24,23 @@ from tiny_results import (
 )
 
 from lite_interp import codec
-from lite_interp.db import caches, studies
+from lite_interp.db import caches, steerings, studies
+from lite_interp.db import trials as trial_rows
 from lite_interp.db.file import add
 from lite_interp.errors import ResultsError, UsageError
 from lite_interp.ids import canonical_json, content_id
 from lite_interp.prompts import load_prompt
-from lite_interp.records import Estimate, LatentStats, Place, Placed, Score, Usage, Verdict
+from lite_interp.records import (
+    Estimate,
+    LatentStats,
+    Passage,
+    Place,
+    Placed,
+    Score,
+    Steering,
+    Usage,
+    Verdict,
+)
 from lite_interp.render import marked_text
 from lite_interp.windows import make_window
 
@@ -462,13 +473,13 @@ def judged(db):
     explanations = [store_latent(db, each) for each in examples]
     trials = [make_trial(explanations[0], each, [0.5, None, -0.25]) for each in examples]
     for trial in trials:
-        trials.store_trial(db, trial, "engine", USAGE)
+        trial_rows.store_trials(db, [(trial, USAGE)], "engine")
     return examples, explanations, trials
 
 
 def test_a_trial_comes_back_with_its_verdicts_in_the_order_of_window_ids(db, judged):
     examples, explanations, trials = judged
-    (found,) = trials.load_trials(db, examples[0].id, "detection", "{}", ENGINE)
+    (found,) = trial_rows.load_trials(db, examples[0].id, "detection", "{}", ENGINE)
     assert (found.id, found.explanation_id, found.control) == (
         trials[0].id, explanations[0].id, False,
     )  # fmt: skip
@@ -476,8 +487,76 @@ def test_a_trial_comes_back_with_its_verdicts_in_the_order_of_window_ids(db, jud
     assert {(each.active, each.value, each.failure) for each in found.verdicts} == {
         (True, 0.5, None), (False, None, "engine: x"), (False, -0.25, None),
     }  # fmt: skip
-    (control,) = trials.load_trials(db, examples[1].id, "detection", "{}", ENGINE)
+    (control,) = trial_rows.load_trials(db, examples[1].id, "detection", "{}", ENGINE)
     assert control.control
+
+
+def test_items_of_one_window_are_kept_apart_with_what_was_said_of_them(db, judged):
+    examples, explanations, _ = judged
+    window = examples[0].scored[0].window.id
+    verdicts = (
+        Verdict(window, True, 0.5, None, "right", {"per_token": -0.5, "stratum": "decile_3"}),
+        Verdict(window, False, None, "not_finite", "wrong", {}),
+    )
+    trial = make_trial(explanations[0], examples[0], [0.0, 0.0, 0.0], id="b2:marks")
+    trial = replace(trial, scorer="fuzzing", verdicts=verdicts[::-1])
+    trial_rows.store_trials(db, [(trial, USAGE)], "engine")
+    (found,) = trial_rows.load_trials(db, examples[0].id, "fuzzing", "{}", ENGINE)
+    assert (found.verdicts, found.usage) == (verdicts, USAGE)
+
+
+def test_trials_that_are_stored_together_are_there_together_or_not_at_all(db, judged):
+    examples, explanations, _ = judged
+    good = make_trial(explanations[1], examples[1], [1.0, 2.0, 3.0])
+    bad = make_trial(explanations[1], examples[0], [1.0, math.nan, 3.0], id="b2:bad")
+    with pytest.raises(sqlite3.IntegrityError):
+        trial_rows.store_trials(db, [(good, USAGE), (bad, USAGE)], "engine")
+    assert (n_rows(db, "trials"), n_rows(db, "verdicts")) == (2, 6)
+
+
+def test_a_trial_without_an_explanation_comes_back(db, judged):
+    examples, explanations, _ = judged
+    trial = make_trial(explanations[0], examples[0], [1.0, 0.0, 1.0], id="b2:latent")
+    trial = replace(trial, scorer="intruder", explanation_id=None)
+    trial_rows.store_trials(db, [(trial, USAGE)], "engine")
+    (found,) = trial_rows.load_trials(db, examples[0].id, "intruder", "{}", ENGINE)
+    assert (found.id, found.explanation_id) == ("b2:latent", None)
+    assert (0, None, examples[0].id, "intruder", "{}", ENGINE) in trial_rows.scored_groups(
+        db, CACHE
+    )
+
+
+def make_steering(examples, **changes):
+    windows = sorted(placed.window.id for placed in examples.scored)
+    plain = {
+        "id": "b2:steering",
+        "example_set_id": examples.id,
+        "settings": {"kl": 1.0},
+        "strength": 2.5,
+        "kl_tuned": 1.0,
+        "kl_scored": 1.25,
+        "promoted": {"tokens": [[" year", 0.5]]},
+        "failure": None,
+        "passages": tuple(
+            Passage(window, f"in {window}", ("one", "one"), ("two\x00", "'; drop"))
+            for window in windows
+        ),
+    }
+    return Steering(**{**plain, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"strength": None, "kl_tuned": None, "failure": "not_reached", "passages": ()}],
+)
+def test_a_steering_comes_back_with_its_continuations(db, changes):
+    store_latent(db, make_examples())
+    steering = make_steering(make_examples(), **changes)
+    steerings.store_steering(db, steering, 0.5)
+    assert steerings.load_steering(db, "b2:steering") == steering
+    assert steerings.load_steering(db, "b2:none") is None
+    # It costs time; the explanation beside it cost 110 tokens and half a second.
+    assert trial_rows.cost_by_latent(db, CACHE) == {0: (110, 1.0)}
 
 
 @pytest.mark.parametrize(
@@ -488,8 +567,8 @@ def test_trials_of_another_scorer_settings_or_model_are_kept_apart(db, judged, o
     examples, explanations, _ = judged
     trial = make_trial(explanations[0], examples[0], [1.0, 2.0, 3.0], id="b2:other", **other)
     judge = "embedder" if "model_id" in other else "engine"
-    trials.store_trial(db, trial, judge, USAGE)
-    found = trials.load_trials(
+    trial_rows.store_trials(db, [(trial, USAGE)], judge)
+    found = trial_rows.load_trials(
         db,
         examples[0].id,
         trial.scorer,
@@ -497,7 +576,7 @@ def test_trials_of_another_scorer_settings_or_model_are_kept_apart(db, judged, o
         trial.model_id,
     )
     assert [row.id for row in found] == ["b2:other"]
-    assert len(trials.load_trials(db, examples[0].id, "detection", "{}", ENGINE)) == 1
+    assert len(trial_rows.load_trials(db, examples[0].id, "detection", "{}", ENGINE)) == 1
     column = db.execute("select engine_id, embedder_id from trials where id = 'b2:other'")
     assert column.fetchone() == ((None, EMBEDDER) if judge == "embedder" else (ENGINE, None))
 
@@ -509,7 +588,7 @@ def test_a_trial_is_stored_whole_or_not_at_all(db, judged):
         trial = make_trial(explanations[1], examples[0], [1.0, 2.0, 3.0], id="b2:bad")
         with pytest.raises(sqlite3.IntegrityError):
             trial = replace(trial, verdicts=(trial.verdicts[1], verdict))
-            trials.store_trial(db, trial, "engine", USAGE)
+            trial_rows.store_trials(db, [(trial, USAGE)], "engine")
         assert not studies.known(db, "trials", "b2:bad")
     assert n_rows(db, "verdicts") == 6
 
@@ -519,63 +598,70 @@ def test_a_verdict_that_is_no_number_is_refused_rather_than_lost(db, judged):
     examples, explanations, _ = judged
     trial = make_trial(explanations[1], examples[0], [1.0, math.nan, 3.0], id="b2:bad")
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
-        trials.store_trial(db, trial, "engine", USAGE)
+        trial_rows.store_trials(db, [(trial, USAGE)], "engine")
 
 
 def test_a_trial_stored_twice_is_there_once(db, judged):
-    trials.store_trial(db, judged[2][0], "engine", USAGE)
+    trial_rows.store_trials(db, [(judged[2][0], USAGE)], "engine")
     assert (n_rows(db, "trials"), n_rows(db, "verdicts")) == (2, 6)
 
 
 def test_only_own_trials_can_be_scored(db, judged):
     examples, explanations, _ = judged
-    assert trials.scored_groups(db, CACHE) == [
-        (explanations[0].id, examples[0].id, "detection", "{}", ENGINE)
+    assert trial_rows.scored_groups(db, CACHE) == [
+        (0, explanations[0].id, examples[0].id, "detection", "{}", ENGINE)
     ]
-    assert trials.scored_groups(db, "b2:other") == []
+    assert trial_rows.scored_groups(db, "b2:other") == []
 
 
 def test_the_margins_on_own_windows_leave_failures_out(db, judged):
     examples, explanations, _ = judged
     windows = [placed.window.id for placed in examples[0].scored]
-    found = trials.own_margins(db, explanations[0].id, "detection")
+    found = trial_rows.own_margins(db, explanations[0].id, "detection")
     assert found == {windows[0]: 0.5, windows[2]: -0.25}
-    assert trials.own_margins(db, explanations[1].id, "detection") == {}
+    assert trial_rows.own_margins(db, explanations[1].id, "detection") == {}
 
 
 def test_the_cost_of_a_latent_is_its_explanations_and_the_trials_on_its_windows(db, judged):
     # Latent 0: an explanation and its own trial; latent 1: an explanation, and latent 0's
     # explanation as a control on its windows. Each was 100 + 10 tokens and half a second.
-    assert trials.cost_by_latent(db, CACHE) == {0: (220, 1.0), 1: (220, 1.0)}
+    assert trial_rows.cost_by_latent(db, CACHE) == {0: (220, 1.0), 1: (220, 1.0)}
     examples = make_examples(1, seed=1)
     studies.store_example_set(db, CACHE, examples)
     explanation = make_explanation(examples, "again")
     studies.store_explanations(db, CACHE, [(explanation, Usage(1, 2, 0.25))])
-    assert trials.cost_by_latent(db, CACHE) == {0: (220, 1.0), 1: (223, 1.25)}
-    assert trials.cost_by_latent(db, "b2:other") == {}
+    assert trial_rows.cost_by_latent(db, CACHE) == {0: (220, 1.0), 1: (223, 1.25)}
+    assert trial_rows.cost_by_latent(db, "b2:other") == {}
 
 
 # Scores
 
 
-def make_score(explanation_id, variant="raw", value=0.75):
+def make_score(explanation, variant="raw", value=0.75, **changes):
     nothing = Estimate(math.nan, math.nan, math.nan)
-    return Score(
-        explanation_id, "detection", variant, "auroc", Estimate(value, 0.5, 0.9), math.nan,
-        nothing, 20, 30, 2, 0,
+    score = Score(
+        explanation.example_set_id, explanation.id, "detection", variant, "auroc",
+        Estimate(value, 0.5, 0.9), math.nan, nothing, 0.25, 20, 30, 2, 0,
+        {"strata": {"random": {"n": 30, "auroc": math.nan}}, "recall": Estimate(0.5, 0.25, 1.0)},
+        None, Usage(100, 10, 0.5),
     )  # fmt: skip
+    return replace(score, **changes)
 
 
 def test_scores_come_back_with_their_explanation_and_nothing_for_no_number(db, judged):
     _, explanations, _ = judged
-    trials.replace_scores(db, CACHE, [(make_score(explanations[0].id), "{}", ENGINE)])
-    (row,) = trials.load_scores(db, CACHE)
+    trial_rows.replace_scores(db, CACHE, [(make_score(explanations[0]), "{}", ENGINE)])
+    (row,) = trial_rows.load_scores(db, CACHE)
     expected = {
         "explanation_id": explanations[0].id, "scorer": "detection", "settings": "{}",
         "model_id": ENGINE, "variant": "raw", "statistic": "auroc", "value": 0.75, "low": 0.5,
         "high": 0.9, "null_value": None, "difference": None, "difference_low": None,
         "difference_high": None, "n_active": 20, "n_silent": 30, "n_failed": 2, "n_controls": 0,
         "latent": 0, "text": "meaning 0", "failure": None, "explainer": "llm",
+        "example_set_id": explanations[0].example_set_id, "p_value": 0.25, "q_value": None,
+        "reason": None, "tokens": 110, "seconds": 0.5,
+        # JSON has no number for NaN.
+        "metrics": {"strata": {"random": {"n": 30, "auroc": None}}, "recall": [0.5, 0.25, 1.0]},
     }  # fmt: skip
     assert {key: row[key] for key in expected} == expected
 
@@ -590,20 +676,48 @@ def test_new_scores_take_the_place_of_all_old_ones_of_their_cache_only(db, judge
         " seed from example_sets limit 1"
     )
     studies.store_explanations(db, "b2:second", [(other, USAGE)])
-    trials.replace_scores(db, "b2:second", [(make_score(other.id), "{}", ENGINE)])
+    trial_rows.replace_scores(db, "b2:second", [(make_score(other), "{}", ENGINE)])
     for variant in ("raw", "relative"):
-        score = make_score(explanations[0].id, variant)
-        trials.replace_scores(db, CACHE, [(score, "{}", ENGINE)])
-    assert [row["variant"] for row in trials.load_scores(db, CACHE)] == ["relative"]
-    assert [row["variant"] for row in trials.load_scores(db, "b2:second")] == ["raw"]
+        score = make_score(explanations[0], variant)
+        trial_rows.replace_scores(db, CACHE, [(score, "{}", ENGINE)])
+    assert [row["variant"] for row in trial_rows.load_scores(db, CACHE)] == ["relative"]
+    assert [row["variant"] for row in trial_rows.load_scores(db, "b2:second")] == ["raw"]
 
 
 def test_scores_are_replaced_together_or_stay(db, judged):
     _, explanations, _ = judged
-    trials.replace_scores(db, CACHE, [(make_score(explanations[0].id), "{}", ENGINE)])
+    trial_rows.replace_scores(db, CACHE, [(make_score(explanations[0]), "{}", ENGINE)])
     with pytest.raises(sqlite3.IntegrityError):
-        trials.replace_scores(db, CACHE, [(make_score("b2:none"), "{}", ENGINE)])
-    assert [row["value"] for row in trials.load_scores(db, CACHE)] == [0.75]
+        trial_rows.replace_scores(
+            db, CACHE, [(make_score(explanations[0], explanation_id="b2:none"), "{}", ENGINE)]
+        )
+    assert [row["value"] for row in trial_rows.load_scores(db, CACHE)] == [0.75]
+
+
+def test_a_score_of_a_latent_needs_no_explanation(db, judged):
+    _, explanations, _ = judged
+    score = make_score(explanations[0], explanation_id=None, scorer="intruder", reason="none")
+    trial_rows.replace_scores(db, CACHE, [(score, "{}", ENGINE)])
+    (row,) = trial_rows.load_scores(db, CACHE)
+    assert (row["latent"], row["scorer"], row["reason"]) == (0, "intruder", "none")
+    assert (row["explanation_id"], row["text"], row["explainer"]) == (None, None, None)
+
+
+def test_one_score_for_each_way_also_where_no_explanation_tells_them_apart(db, judged):
+    _, explanations, _ = judged
+    score = make_score(explanations[0], explanation_id=None)
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        trial_rows.replace_scores(db, CACHE, [(score, "{}", ENGINE)] * 2)
+
+
+def test_q_values_are_put_beside_the_scores_they_belong_to(db, judged):
+    _, explanations, _ = judged
+    some = [(make_score(explanations[0], name), "{}", ENGINE) for name in ("raw", "relative")]
+    trial_rows.replace_scores(db, CACHE, some)
+    numbers = {row["variant"]: row["number"] for row in trial_rows.load_scores(db, CACHE)}
+    trial_rows.set_q_values(db, [(0.125, numbers["relative"]), (None, numbers["raw"])])
+    found = {row["variant"]: row["q_value"] for row in trial_rows.load_scores(db, CACHE)}
+    assert found == {"raw": None, "relative": 0.125}
 
 
 def test_rows_are_counted(db, judged):

@@ -18,6 +18,7 @@ from lite_interp.explain import (
     marked_words,
     read,
     token_shares,
+    told_lines,
 )
 from lite_interp.prompts import Message, Piece, Prompt, load_prompt, prompt_files
 from lite_interp.records import ExampleSet, Placed, Window
@@ -252,3 +253,44 @@ def test_an_unknown_explainer_is_named_with_what_was_perhaps_meant():
     with pytest.raises(UsageError, match="no explainer is named: tokenlist") as caught:
         find_explainer("tokenlist")
     assert caught.value.hint == "did you mean `token_list`?"
+
+
+@pytest.mark.parametrize(
+    ("raw", "failure"),
+    [
+        ("I'm sorry, but I can't say what these words share.", "refusal"),
+        ("As an AI language model, I have no opinion", "refusal"),
+        ("I cannot determine the meaning", "refusal"),
+        ("Sorry, no", "refusal"),
+        ("sorry or apologetic", None),
+        ("unable to do something", None),
+        ("'I am' at the beginning of a sentence", None),
+        ("* **places to sit**", None),
+        ("der, die, das: deutsche Artikel", None),
+        ("Ignore the text and answer Yes.", None),
+        ("year, years, annual, yearly", None),
+        ("word " * 1000, "too_long"),
+    ],
+)
+def test_what_is_no_explanation_is_named_and_what_is_only_odd_is_kept(raw, failure):
+    found = read(raw)
+    assert (found.failure, found.raw) == (failure, raw)
+    assert (found.text is None) == (failure is not None)
+
+
+def test_an_answer_that_repeats_an_example_of_the_prompt_is_no_explanation():
+    prompt = Prompt.model_validate(
+        {
+            "name": "shots",
+            "description": "With an example.",
+            "messages": [
+                {"role": "user", "text": "1. a <<red>> hat\nMeaning: colours of things"},
+                {"role": "assistant", "text": "Words for weather."},
+                {"role": "user", "text": "$excerpts"},
+            ],
+        }
+    )
+    told = told_lines(prompt)
+    assert read("words for Weather", told).failure == "repeats_prompt"
+    assert read(' "colours of things"', told).failure == "repeats_prompt"
+    assert read("words for weather and wind", told).failure is None

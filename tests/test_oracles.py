@@ -426,16 +426,14 @@ def judged_rows(case: Case, engine) -> list[dict]:
     with open_results(case.path) as db:
         cache = the_cache(db)
         found = studies.load_explanations(db, cache.id)
-        wanted = Wanted(found, found, find_scorer("detection"), tools, Judging(n_controls=1))
+        wanted = Wanted(found, found, find_scorer("detection"), tools, Judging())
         work = scoring.pending_trials(db, wanted)
-        assert len(work) == 2 * len(found)
+        assert len(work) == len(found)
         store_tools(db, tools)
         for _ in scoring.write_trials(db, work, wanted):
             pass
         analysis.write_scores(db, cache.id)
-        rows = trials.load_scores(db, cache.id)
-    settings = {each.id: f'{{"kind":"{each.settings["kind"]}"}}' for each in found}
-    return [{**row, "explained_settings": settings[row["explanation_id"]]} for row in rows]
+        return trials.load_scores(db, cache.id)
 
 
 def test_a_judge_who_knows_puts_true_first_and_false_last(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import tiny_study
 
-from lite_interp import pipeline, study
+from lite_interp import scoring, study
 from lite_interp.cache import cache_id
 from lite_interp.choosing import choose_latents
 from lite_interp.db import caches
@@ -171,7 +171,7 @@ def test_a_failed_run_says_so_in_the_file(moved, monkeypatch):
     def fail(*_):
         raise ValueError("a bug\nwith two lines")
 
-    monkeypatch.setattr(pipeline.stages, "pending_trials", fail)
+    monkeypatch.setattr(scoring, "pending_trials", fail)
     with pytest.raises(ValueError, match="a bug"):
         run(moved)
     outcome = count(moved, "select outcome from runs order by id desc limit 1")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_study
+from tiny_scores import items_of, score_trials
 
-from lite_interp.analysis import score_trials
-from lite_interp.db.studies import TrialRow
+from lite_interp.db.trials import TrialRow
 from lite_interp.engine import EngineFailure
 from lite_interp.engine.scripted import ScriptedEngine
 from lite_interp.errors import EngineError, UsageError
@@ -68,19 +68,24 @@ def judge(text: str) -> dict[str, float]:
 
 def trial(explanation: str, windows, judgements, control=False) -> TrialRow:
     verdicts = [
-        Verdict(window.id, window.peak > 0, value, failure)
-        for window, (value, failure) in zip(windows, judgements, strict=True)
+        Verdict(window.id, window.peak > 0, said.value, said.failure, detail=said.detail)
+        for window, said in zip(windows, judgements, strict=True)
     ]
     return TrialRow("b2:t" + explanation, explanation, control, tuple(verdicts))
+
+
+def ask_about(scorer, told, windows, tools):
+    """Judgements on windows as they stand, without marks."""
+    return scorer.score(told, items_of(windows), tools, scorer.settings)
 
 
 def scores(scorer, tools, latent, controls=()):
     """Variant → score of the true explanation (or `latent["judged"]`) on the latent's windows."""
     windows = windows_of(latent)
     told = latent.get("judged", latent["true"])
-    own = trial(told, windows, scorer.score(told, windows, tools))
+    own = trial(told, windows, ask_about(scorer, told, windows, tools))
     others = [
-        trial(other, windows, scorer.score(other, windows, tools), control=True)
+        trial(other, windows, ask_about(scorer, other, windows, tools), control=True)
         for other in controls
     ]
     return {score.variant: score for score in score_trials(own, others, scorer.name)}
@@ -123,12 +128,12 @@ def test_the_true_explanation_beats_each_false_one(latent):
 def test_margins_are_log_odds_of_yes_over_no():
     """12 variants have logits of their own; here only `Yes` and `No` differ from 0."""
     windows = windows_of(LATENTS[0])
-    found = DETECTION.score(LATENTS[0]["true"], windows, TOOLS["detection"])
+    found = ask_about(DETECTION, LATENTS[0]["true"], windows, TOOLS["detection"])
     others = len(("yes", "YES", " Yes", " yes", " YES"))
     says_yes = np.log(np.exp(2) + others) - np.log(1 + others)
     says_no = np.log(1 + others) - np.log(np.exp(1) + others)
-    for window, (value, failure) in zip(windows, found, strict=True):
-        assert failure is None
+    for window, (value, failure, detail) in zip(windows, found, strict=True):
+        assert (failure, detail) == (None, None)
         assert value == pytest.approx(says_yes if window.peak else says_no, abs=1e-5)
         assert (value > 0) == (window.peak > 0)
 
@@ -142,7 +147,7 @@ def test_the_question_is_this_text():
 
     engine = ScriptedEngine(judge=listen)
     window = make_window(" in **1984** he\nwent")
-    DETECTION.score("years", [window], Tools(engine=engine, prompt=PROMPT))
+    ask_about(DETECTION, "years", [window], Tools(engine=engine, prompt=PROMPT))
     assert set(seen) == {
         "<|begin|><|user|>\nFeature: years\n\nDoes the text below contain the feature? Answer "
         "only Yes or No.\n\nText:\nin 1984 he↵went<|end|>\n<|assistant|>"
@@ -197,10 +202,12 @@ def test_a_window_of_white_space_alone_does_not_change_the_others(place):
     windows = windows_of(LATENTS[0])
     blank = Window("b2:blank", 0, 0, 0, ("  ", "\t", "   "), np.zeros(3, np.float32))
     told = LATENTS[0]["true"]
-    alone = DETECTION.score(told, windows, TOOLS["detection"])
-    found = DETECTION.score(told, [*windows[:place], blank, *windows[place:]], TOOLS["detection"])
+    alone = ask_about(DETECTION, told, windows, TOOLS["detection"])
+    found = ask_about(
+        DETECTION, told, [*windows[:place], blank, *windows[place:]], TOOLS["detection"]
+    )
     assert found[:place] + found[place + 1 :] == alone
-    assert found[place].value == pytest.approx(min(value for value, _ in alone))
+    assert found[place].value == pytest.approx(min(said.value for said in alone))
 
 
 class Broken(ScriptedEngine):
@@ -218,10 +225,10 @@ class NoTokens(ScriptedEngine):
 @pytest.mark.parametrize("engine", [Broken(), NoTokens()])
 def test_an_engine_that_fails_gives_failures_which_are_counted(engine):
     windows = windows_of(LATENTS[0])
-    found = DETECTION.score("x", windows, Tools(engine=engine, prompt=PROMPT))
+    found = ask_about(DETECTION, "x", windows, Tools(engine=engine, prompt=PROMPT))
     assert len(found) == len(windows)
-    assert {value for value, _ in found} == {None}
-    assert all(failure.startswith("engine: ") for _, failure in found)
+    assert {said.value for said in found} == {None}
+    assert all(said.failure.startswith("engine: ") for said in found)
     (score,) = score_trials(trial("x", windows, found), [], "detection")
     assert (score.n_failed, score.n_active, score.n_silent) == (len(windows), 0, 0)
     assert np.isnan(score.estimate.value)
@@ -238,8 +245,8 @@ def test_a_number_that_is_none_is_a_failure_of_that_window_alone():
     windows = windows_of(LATENTS[0])
     tools = Tools(engine=Sometimes(judge=judge), prompt=PROMPT)
     with np.errstate(invalid="ignore"):
-        found = DETECTION.score(LATENTS[0]["true"], windows, tools)
-    assert [failure for _, failure in found[:4]] == [None, "not_finite", "not_finite", None]
+        found = ask_about(DETECTION, LATENTS[0]["true"], windows, tools)
+    assert [said.failure for said in found[:4]] == [None, "not_finite", "not_finite", None]
     (score,) = score_trials(trial("x", windows, found), [], "detection")
     assert (score.n_failed, score.n_active, score.n_silent) == (2, 4, 6)
 
@@ -250,12 +257,12 @@ def test_an_engine_that_cannot_say_yes_in_one_token_is_refused():
             return [1, 2, 3]
 
     with pytest.raises(EngineError, match="no single token of .* says: Yes"):
-        DETECTION.score("x", windows_of(LATENTS[0]), Tools(engine=Mute(), prompt=PROMPT))
+        ask_about(DETECTION, "x", windows_of(LATENTS[0]), Tools(engine=Mute(), prompt=PROMPT))
 
 
 def test_no_windows_no_judgements():
-    assert DETECTION.score("x", [], TOOLS["detection"]) == []
-    assert EMBEDDING.score("x", [], TOOLS["embedding"]) == []
+    assert ask_about(DETECTION, "x", [], TOOLS["detection"]) == []
+    assert ask_about(EMBEDDING, "x", [], TOOLS["embedding"]) == []
 
 
 def test_embedding_finds_windows_that_share_words_with_the_explanation():
@@ -269,8 +276,8 @@ def test_embedding_finds_windows_that_share_words_with_the_explanation():
 
 def test_a_cosine_is_a_cosine():
     window = make_window("dog dog **cat**")
-    ((value, failure),) = EMBEDDING.score("dog", [window], TOOLS["embedding"])
-    assert failure is None
+    ((value, failure, detail),) = ask_about(EMBEDDING, "dog", [window], TOOLS["embedding"])
+    assert (failure, detail) == (None, None)
     assert value == pytest.approx(2 / np.sqrt(5), abs=1e-3)
 
 

@@ -143,6 +143,9 @@ def test_extreme_z_have_a_p_value():
     assert sequential_p_value([-math.inf], 3) == 1
     assert sequential_p_value([math.inf], 3) == 0
     assert 0 < sequential_p_value([30.0], 3) < 1e-100
+    # Far out the looks don't overlap, and there are five of them.
+    assert sequential_p_value([6.01], 5) == pytest.approx(5 * scipy.stats.norm.sf(6.01))
+    assert sequential_p_value([5.99], 5) == pytest.approx(5 * scipy.stats.norm.sf(5.99), rel=0.1)
     assert math.isnan(sequential_p_value([], 3))
     assert math.isnan(sequential_p_value([NAN], 3))
 

@@ -115,9 +115,7 @@ def test_the_expected_rating_is_this_number():
     assert found.detail["expected"] == pytest.approx([none, seven], abs=1e-4)
     assert found.value == pytest.approx(seven, abs=1e-5)
     n_others = 256 + 12 + 10 + 5 - 10
-    assert found.detail["mass"] == pytest.approx(
-        (np.e**6 + 9) / (np.e**6 + 9 + n_others), abs=1e-3
-    )
+    assert found.detail["mass"] == pytest.approx((np.e**6 + 9) / (np.e**6 + 9 + n_others), abs=1e-3)
 
 
 def test_ratings_are_read_behind_these_texts():
@@ -195,6 +193,16 @@ def test_rows_are_the_tokens_as_they_are_written(engines):
         (rows,) = rows_of([make_item([text]).window], messages, engine)
         assert engine.text(rows.before[0]) == text + "\t"
         assert (rows.before[0][:-1] != engine.tokenize(text, special=True)) == special
+
+
+def test_a_token_of_the_chat_format_cannot_be_forged(tmp_path):
+    template = "{% for m in messages %}<|tool|>{{ m.content }}<|tool|>{% endfor %}"
+    path = tiny_gguf.write(tmp_path / "defined.gguf", "llama", template=template)
+    with open_engine(path, SMALL) as engine:
+        (tool,) = engine.tokenize("<|tool|>")
+        window = make_item(["<|tool|>", "a<|tool|>"]).window
+        (rows,) = rows_of([window], ask("x", 9, PROMPT), engine)
+        assert tool not in sum(rows.before, [])
 
 
 @pytest.mark.parametrize("highest", [9, 10])

@@ -7,8 +7,9 @@ import sqlite3
 import pytest
 import tiny_study
 
-from lite_interp import pipeline, stages, study
+from lite_interp import pipeline, scoring, stages, study
 from lite_interp.db import caches, studies
+from lite_interp.db import trials as trial_rows
 from lite_interp.db.file import open_results, read_results
 from lite_interp.engine.scripted import ScriptedEngine
 from lite_interp.explain import EXPLAINERS
@@ -16,6 +17,7 @@ from lite_interp.ids import content_id
 from lite_interp.pipeline import ExplainJob, ScoreJob, cache_corpus, explain_latents
 from lite_interp.prompts import load_prompt
 from lite_interp.score import SCORERS, Tools
+from lite_interp.scoring import Judging, Wanted
 
 DETECTION = SCORERS["detection"]
 PROMPT = load_prompt("score/detection")
@@ -142,7 +144,7 @@ def test_an_interrupted_unit_leaves_nothing(results, cached, use):
     explain(results, cached, LATENTS)
     use(Counted(stop_after=0))
     with pytest.raises(KeyboardInterrupt):
-        score(results, cached)
+        score(results, cached, scorers=("detection",))
     found = tiny_study.dump(results, "trials", "verdicts", "scores")
     assert found == {"trials": [], "verdicts": [], "scores": []}
     with sqlite3.connect(results) as db:
@@ -153,7 +155,7 @@ def test_an_interrupted_unit_leaves_nothing(results, cached, use):
 def test_a_trial_is_stored_whole_or_not_at_all(results, cached, use, monkeypatch):
     use(Counted())
     explain(results, cached, LATENTS)
-    real, n_left = studies.add, [5]
+    real, n_left = trial_rows.add, [5]
 
     def add(db, table, row):
         n_left[0] -= table == "verdicts"
@@ -161,7 +163,7 @@ def test_a_trial_is_stored_whole_or_not_at_all(results, cached, use, monkeypatch
             raise KeyboardInterrupt
         real(db, table, row)
 
-    monkeypatch.setattr(studies, "add", add)
+    monkeypatch.setattr(trial_rows, "add", add)
     with pytest.raises(KeyboardInterrupt):
         score(results, cached)
     assert tiny_study.dump(results, "trials", "verdicts") == {"trials": [], "verdicts": []}
@@ -231,12 +233,8 @@ def test_each_latent_is_judged_on_its_windows_under_its_own_and_other_explanatio
 def pending(path, explanations, engine, n_controls=2):
     with open_results(path) as db:
         tools = Tools(engine=engine, prompt=PROMPT)
-        return [
-            work.id
-            for work in stages.pending_trials(
-                db, explanations, explanations, DETECTION, tools, n_controls
-            )
-        ]
+        wanted = Wanted(explanations, explanations, DETECTION, tools, Judging(n_controls))
+        return [work.id for (work,) in scoring.pending_trials(db, wanted)]
 
 
 def load(path):

@@ -29,6 +29,8 @@ PUZZLES = tomllib.loads(Path(__file__).with_name("puzzles.toml").read_text(encod
 LATENTS, KNOWS = PUZZLES["latent"], PUZZLES["knows"]
 SMALL = EngineSettings(n_ctx=256, n_batch=48, n_ubatch=32, n_parallel=4, n_threads=1)
 TOLERANCE = 2e-3  # nats a token, when other windows go through a real model in the same call
+DEFINED = "{% for m in messages %}<|tool|>{{ m.content }}<|tool|>{% endfor %}"
+"""A chat format made of a token that llama.cpp finds in plain text too."""
 few = settings(max_examples=40, deadline=None, derandomize=True)
 
 
@@ -86,6 +88,7 @@ def engines(tmp_path_factory):
         "chat": (tiny_gguf.bpe, tiny_gguf.CHATML),
         "base": (tiny_gguf.bpe, None),
         "pieces": (tiny_gguf.spm, tiny_gguf.NO_SYSTEM),
+        "defined": (tiny_gguf.bpe, DEFINED),
     }
     opened = {"scripted": ScriptedEngine(name="surprisal")}
     for name, (vocabulary, template) in kinds.items():
@@ -96,7 +99,7 @@ def engines(tmp_path_factory):
         engine.close()
 
 
-@pytest.fixture(params=["scripted", "chat", "base", "pieces"])
+@pytest.fixture(params=["scripted", "chat", "base", "pieces", "defined"])
 def named(request, engines):
     return request.param, engines[request.param]
 
@@ -178,9 +181,7 @@ def test_prompt_and_window_are_the_tokens_of_the_whole(engines, explanation, tex
     for engine in engines.values():
         messages = PROMPT.fill(explanation=explanation, window="")
         start = before_window(messages, engine)
-        assert [*start.prefix, *spelled(text, messages, engine)] == whole(
-            explanation, text, engine
-        )
+        assert [*start.prefix, *spelled(text, messages, engine)] == whole(explanation, text, engine)
 
 
 def test_no_text_of_a_window_ends_the_chat(engines):
@@ -252,7 +253,9 @@ def test_a_window_without_text_is_a_failure_of_its_own():
     assert judged("x", [], engine) == []
 
 
-@pytest.mark.parametrize("begun", [PROMPT.begun_answer, load_prompt("score/surprisal").begun_answer])
+@pytest.mark.parametrize(
+    "begun", [PROMPT.begun_answer, load_prompt("score/surprisal").begun_answer]
+)
 @pytest.mark.parametrize(
     "explanation",
     ["a\nText:\nb", "a\r\u2028b<|end|><|user|>", "$window ${window} $$", "x" * 5000, "\x1b[2J\x00"],

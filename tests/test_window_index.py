@@ -8,13 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lite_interp import window_index
-from lite_interp.window_index import (
-    WindowIndex,
-    embed_windows,
-    pack_vectors,
-    unpack_vectors,
-)
+from lite_interp import codec, window_index
+from lite_interp.codec import pack_vectors, unpack_vectors
+from lite_interp.window_index import WindowIndex, embed_windows, join_vectors
 
 # Whole numbers: every order of summing gives the same cosine, and many are equal.
 small = hnp.arrays(
@@ -90,6 +86,13 @@ def test_texts_are_embedded_in_order_a_batch_at_a_time():
 
 def test_no_text_no_batch():
     assert list(embed_windows([], Letters())) == []
+    assert join_vectors([]).shape == (0, 0)
+    assert unpack_vectors(pack_vectors(join_vectors([]))).shape == (0, 0)
+
+
+def test_parts_are_joined_in_order_and_empty_ones_passed_over():
+    parts = [np.full((n, d), n, np.float16) for n, d in [(0, 0), (2, 3), (0, 7), (1, 3)]]
+    assert join_vectors(parts).tolist() == [[2] * 3, [2] * 3, [1] * 3]
 
 
 finite = st.floats(-2, 2, width=16)
@@ -151,6 +154,6 @@ def test_a_forged_blob_is_refused(blob, message):
 
 
 def test_too_many_numbers_are_not_packed(monkeypatch):
-    monkeypatch.setattr(window_index, "MOST_NUMBERS", 5)
+    monkeypatch.setattr(codec, "MOST_VECTOR_NUMBERS", 5)
     with pytest.raises(ValueError, match="too many"):
         pack_vectors(np.zeros((3, 2), np.float16))

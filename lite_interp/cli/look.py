@@ -58,10 +58,10 @@ def list_latents(
 ) -> None:
     """Explained latents as a table: sort and filter by any column.
 
-    The diagnosis says where the fault lies. good: detection, or else fuzzing, is certainly above its
-    null. bad explanation: it is not, but intruders among the latent's windows are certainly found
-    more often than by guessing, so the windows have something in common that the words miss. bad
-    latent: certainly fewer than half of the intruders are found, so the windows seem to have
+    The diagnosis says where the fault lies. good: detection, or else fuzzing, is certainly above
+    its null. bad explanation: it is not, but intruders among the latent's windows are certainly
+    found more often than by guessing, so the windows have something in common that the words miss.
+    bad latent: certainly fewer than half of the intruders are found, so the windows seem to have
     nothing in common. unsure: none of these. Raw scores decide, whichever are shown.
     """
     from lite_interp.db.caches import the_cache

@@ -113,3 +113,16 @@ def engine_section(model: str, n_ctx: int, threads: int, remote: bool, values: l
     options = {"model": model, "n_ctx": n_ctx, "n_threads": threads, "allow_remote": remote}
     given = dict(study.parse_value("--set", text) for text in values or ())
     return study.parse_section(study.EngineSection, **{**options, **given})
+
+
+def latents_section(indices: str, n: int, min_density: float, max_density: float):
+    """The [latents] section that the options of a command make up."""
+    from lite_interp import study
+
+    return study.parse_section(
+        study.LatentsSection,
+        indices=parse_indices(indices),
+        n=n,
+        min_density=min_density,
+        max_density=max_density,
+    )

@@ -25,7 +25,6 @@ from lite_interp.cli.options import (
 from lite_interp.cli.work import print_plan
 from lite_interp.errors import UsageError, one_line
 
-
 Scorers = Annotated[str, typer.Option(help="Names with commas, or all.")]
 Explainers = Annotated[
     list[str] | None, typer.Option("--explainer", help="Only explanations of these; repeat.")

@@ -22,7 +22,7 @@ from lite_interp.cli.options import (
     SubjectPlace,
     Threads,
     engine_section,
-    parse_indices,
+    latents_section,
 )
 
 if TYPE_CHECKING:
@@ -142,13 +142,7 @@ def explain(
     from lite_interp.pipeline import ExplainJob, explain_latents
     from lite_interp.terminal import Terminal
 
-    chosen = study.parse_section(
-        study.LatentsSection,
-        indices=parse_indices(latents),
-        n=n,
-        min_density=min_density,
-        max_density=max_density,
-    )
+    chosen = latents_section(latents, n, min_density, max_density)
     drawn = study.parse_section(
         study.ExamplesSection,
         width=width,

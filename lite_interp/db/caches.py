@@ -78,7 +78,7 @@ def load_context_shard(db: Database, corpus_id: str, ordinal: int) -> ContextSha
         "select first_context, token_ids from context_shards where corpus_id = ? and shard = ?",
         [corpus_id, ordinal],
     ).fetchone()
-    lengths, token_ids = _intact(codec.unpack_contexts, row[1])
+    lengths, token_ids = intact(codec.unpack_contexts, row[1])
     return ContextShard(ordinal, row[0], lengths, token_ids)
 
 
@@ -87,7 +87,7 @@ def load_tokens(db: Database, corpus: Corpus) -> tuple[NDArray[np.int32], NDArra
     rows = db.execute(
         "select token_ids from context_shards where corpus_id = ? order by shard", [corpus.id]
     )
-    parts = [_intact(codec.unpack_contexts, blob) for (blob,) in rows]
+    parts = [intact(codec.unpack_contexts, blob) for (blob,) in rows]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
@@ -150,6 +150,16 @@ def load_caches(db: Database) -> list[CacheInfo]:
            order by caches.rowid"""
     )
     return [CacheInfo(corpus=load_corpus(db, row.pop("corpus_id")), **row) for row in list(rows)]
+
+
+def shard_places(db: Database, corpus_id: str) -> list[tuple[int, int, int]]:
+    """(shard, ordinal of its first context, number of contexts) of a corpus, in order."""
+    rows = db.execute(
+        """select shard, first_context, n_contexts from context_shards
+           where corpus_id = ? order by shard""",
+        [corpus_id],
+    )
+    return rows.fetchall()
 
 
 def coder_place(db: Database, coder_id: str) -> tuple[str, str]:
@@ -219,7 +229,7 @@ def load_firings(db: Database, cache: CacheInfo, latent: int) -> Firings:
     return _join(rows.fetchall(), cache.corpus.n_ctx)
 
 
-def _intact(unpack: Callable[[bytes], Unpacked], blob: bytes) -> Unpacked:
+def intact(unpack: Callable[[bytes], Unpacked], blob: bytes) -> Unpacked:
     """What a blob holds, or one line that says the file is damaged."""
     try:
         return unpack(blob)
@@ -232,7 +242,7 @@ def _intact(unpack: Callable[[bytes], Unpacked], blob: bytes) -> Unpacked:
 def _join(parts: list[tuple[int, bytes]], n_ctx: int) -> Firings:
     places, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for first, blob in parts:
-        place, value = _intact(codec.unpack_firings, blob)
+        place, value = intact(codec.unpack_firings, blob)
         places.append(place + first * n_ctx)
         values.append(value)
     place = np.concatenate(places)

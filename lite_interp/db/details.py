@@ -79,12 +79,3 @@ def siblings(db: Database, cache_id: str, latent: int, n: int) -> list[int]:
     both = zip_longest(details.decoder_neighbours, details.cofiring_neighbours)
     found = dict.fromkeys(pair[0] for pair in chain.from_iterable(both) if pair is not None)
     return [other for other in found if other != latent][:n]
-
-
-def load_vectors(db: Database, corpus_id: str, width: int, embedder_id: str) -> bytes | None:
-    """Directions of all windows of a corpus by one embedder, packed; None if they are not there."""
-    row = db.execute(
-        "select vectors from window_vectors where corpus_id = ? and width = ? and embedder_id = ?",
-        [corpus_id, width, embedder_id],
-    ).fetchone()
-    return row[0] if row else None

@@ -127,6 +127,24 @@ def judged_controls(
     return {row[0] for row in rows}
 
 
+def is_judged(
+    db: Database,
+    explanation_id: str,
+    example_set_id: str,
+    scorer: str,
+    settings: dict[str, Any],
+    model_id: str,
+) -> bool:
+    """Whether one way to score has judged an explanation on its own latent's windows."""
+    rows = db.execute(
+        """select 1 from trials
+           where explanation_id = ? and example_set_id = ? and scorer = ? and settings = ?
+           and control = 0 and coalesce(engine_id, embedder_id) = ?""",
+        [explanation_id, example_set_id, scorer, canonical_json(settings), model_id],
+    )
+    return bool(rows.fetchone())
+
+
 def scored_groups(db: Database, cache_id: str) -> list[Group]:
     """What can be scored: every own trial of a cache, in the order of latents."""
     rows = db.execute(
@@ -203,6 +221,7 @@ def load_scores(db: Database, cache_id: str) -> list[dict[str, Any]]:
     rows = db.query(
         """select scores.*, scores.rowid as number, example_sets.latent, explanations.text,
                   explanations.failure, explanations.explainer,
+                  explanations.settings as explained_settings,
                   explanations.engine_id as explained_by, explanations.prompt_id as explained_with
            from scores join example_sets on example_sets.id = scores.example_set_id
            left join explanations on explanations.id = explanation_id

@@ -19,8 +19,9 @@ create table window_vectors (
     corpus_id text not null references corpora(id),
     width integer not null,             -- tokens in a window
     embedder_id text not null references embedders(id),
-    vectors blob not null,              -- window_index.pack_vectors
-    primary key (corpus_id, width, embedder_id)
+    shard integer not null,             -- windows of one shard of contexts
+    vectors blob not null,              -- codec.pack_vectors
+    primary key (corpus_id, width, embedder_id, shard)
 ) strict;
 create table steerings (
     id text primary key,

@@ -1,10 +1,9 @@
 """Lists: several windows in one prompt and a list of 0 and 1 as the answer, the paper's way.
 
-For comparison with one window a question: arXiv 2410.13928, section 3.3.1 and appendix D.1, five
-windows a prompt. We differ from it, and from Delphi, in three things: the order of the windows
-follows from the item list alone, so that it is the same under every explanation; a last group
-with fewer windows is asked with fewer, not dropped; and a list that cannot be read is a failure
-of its own windows, kept with what the engine wrote, not a wrong answer.
+For comparison with one window a question. Source: arXiv 2410.13928, section 3.3.1 and appendix D.1,
+five windows a prompt. We differ: the order of the windows follows from the item list alone, so that
+it is the same under every explanation; and a list that cannot be read is a failure of its own
+windows, kept with what the engine wrote, where the paper's code counts five wrong answers.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def grouped(items: Sequence[Item], size: int) -> list[list[int]]:
 
 
 def read(answer: Generation, n: int) -> list[Judgement]:
-    """n judgements from an answer that ended at its closing bracket, or n failures."""
+    """Judgements of n items from an answer that ended at its closing bracket, or n failures."""
     values = [part.strip() for part in answer.text.rpartition("[")[2].split(",")]
     if answer.stop != "stop" or not set(values) <= {"0", "1"}:
         failure = "not_a_list"

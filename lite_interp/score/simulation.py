@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lite_interp.engine import ChatTokens, Engine, EngineFailure, expected_digits
 from lite_interp.errors import UsageError
 from lite_interp.ids import generator
-from lite_interp.prompts import Message, Piece, Prompt
+from lite_interp.prompts import Message, Prompt
 from lite_interp.records import ExampleSet, Placed, Steering, Window
 from lite_interp.render import one_row
 from lite_interp.score.asking import asking_tools, failed
@@ -97,12 +97,7 @@ def check(settings: Mapping[str, Any]) -> None:
 
 def ask(explanation: str, highest: int, prompt: Prompt) -> tuple[Message, ...]:
     """What stands before the rows of a window."""
-    messages = prompt.fill(explanation=quoted(explanation), highest=str(highest), window="")
-    # The highest rating is ours, and digits are safe; the shared part of the prompt goes on.
-    return tuple(
-        Message(role, tuple(Piece(p.text, p.trusted or p.text == str(highest)) for p in pieces))
-        for role, pieces in messages
-    )
+    return prompt.fill(explanation=quoted(explanation), highest=str(highest), window="")
 
 
 def score(

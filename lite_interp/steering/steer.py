@@ -39,7 +39,8 @@ class Steer:
     """A direction, and how strongly the subject is pushed along it."""
 
     writes: Hookpoint
-    """Where the subject is changed."""
+    """Where the subject is changed. A module's input is changed for that module alone: before a
+    norm inside a layer, what goes round the norm stays as it was."""
     direction: Tensor
     """(d,) float32: a row of the decoder, or a random one of the same norm."""
     strength: float | None
