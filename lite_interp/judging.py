@@ -82,10 +82,8 @@ def plan_rounds(items: Sequence[Item], n_looks: int) -> list[list[Item]]:
     active = _spread([item for item in items if item.active])
     silent = _spread([item for item in items if not item.active])
     ends = sequential.looks(len(active), len(silent), n_looks)
-    starts = [(0, 0), *ends[:-1]]
-    return [active[a:b] + silent[c:d] for (a, c), (b, d) in zip(starts, ends, strict=True)] or [
-        list(items)
-    ]
+    starts = [(0, 0), *ends[:-1]][: len(ends)]
+    return [active[a:b] + silent[c:d] for (a, c), (b, d) in zip(starts, ends, strict=True)]
 
 
 def _spread(items: Sequence[Item]) -> list[Item]:

@@ -7,8 +7,8 @@ trial; judging until sure it is a trial with its controls, because the null says
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
@@ -83,6 +83,17 @@ class Wanted:
     """How much."""
 
 
+class Asked(NamedTuple):
+    """What all trials on the windows of one latent have in common."""
+
+    wanted: Wanted
+    """What is scored, and how."""
+    examples: ExampleSet
+    """The windows."""
+    steering: Steering | None
+    """What the steered subject wrote."""
+
+
 def pending_trials(db: Database, wanted: Wanted) -> list[tuple[TrialWork, ...]]:
     """The groups of trials that are wanted and not there.
 
@@ -117,11 +128,11 @@ def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ..
         examples = studies.load_example_set(db, own.example_set_id)
         if examples is None or not examples.scored:
             continue
-        steering = _steering(db, examples, scorer)
+        asked = Asked(wanted, examples, _steering(db, examples, scorer))
         if scorer.judges == "latent":
             if examples.id not in seen:
                 seen.add(examples.id)
-                yield (_trial(None, examples, wanted, (), steering),)
+                yield (_trial(asked, None),)
             continue
         if own.text is None:
             continue
@@ -132,14 +143,10 @@ def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ..
         # A rule-made latent brings its null with it: the explanation that is false.
         n_controls = judging.n_controls if own.latent >= 0 else 0
         others = _controls(own, able, judged, n_controls)
-        names = tuple(other.id for other in others) if judging.stops(scorer) else ()
-        beside = (own.id, *names) if names else ()
+        group = sorted(each.id for each in (own, *others)) if judging.stops(scorer) else []
         yield (
-            _trial(own, examples, wanted, names, steering),
-            *(
-                replace(_trial(other, examples, wanted, beside, steering), control=True)
-                for other in others
-            ),
+            _trial(asked, own, group=group),
+            *(_trial(asked, other, control=True, group=group) for other in others),
         )
 
 
@@ -178,13 +185,10 @@ def _comparable(own: Explanation, other: Explanation) -> bool:
 
 
 def _trial(
-    explanation: Explanation | None,
-    examples: ExampleSet,
-    wanted: Wanted,
-    beside: tuple[str, ...],
-    steering: Steering | None,
+    asked: Asked, explanation: Explanation | None, control: bool = False, group: Sequence[str] = ()
 ) -> TrialWork:
-    """A trial with its name; `beside`: explanations whose trials decide with it when to stop."""
+    """A trial with its name; `group`: explanations that decide together when to stop."""
+    wanted = asked.wanted
     scorer, tools = wanted.scorer, wanted.tools
     question = [
         "trial",
@@ -192,13 +196,13 @@ def _trial(
         wanted.judging.asked(scorer),
         explanation.id if explanation else None,
         explanation.text if explanation else None,
-        examples.id,
+        asked.examples.id,
         tools.prompt.id if tools.prompt else None,
         _judge(scorer, tools).id,
-        *([sorted(beside)] if beside else []),
-        *([steering.id] if steering else []),
+        *([list(group)] if group else []),
+        *([asked.steering.id] if asked.steering else []),
     ]
-    return TrialWork(content_id(question), explanation, examples, False, steering)
+    return TrialWork(content_id(question), explanation, asked.examples, control, asked.steering)
 
 
 def _judge(scorer: Scorer, tools: Tools):

@@ -18,7 +18,9 @@ COMPARE = {
     "=": operator.eq,
 }
 
-FILTER = re.compile(r"\s*(\w+)\s*(>=|<=|!=|>|<|=)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
+FILTER = re.compile(
+    r"\s*(\w+(?:@[^<>!\s]+?)?)\s*(>=|<=|!=|>|<|=)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*"
+)
 
 Row = dict[str, Any]
 

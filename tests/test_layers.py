@@ -15,7 +15,7 @@ LAYERS = [
     "errors ids records codec data migrations",  # words: no imports of ours
     # One job each.
     "stats render manifests prompts local_model transport hookpoints documents terminal tables",
-    "rates sequential calibration correlations details ways",
+    "rates sequential calibration correlations details ways score_lines",
     "db",  # the results file
     "engine",  # llama.cpp
     "subject tokenizer sae embedder fetch",  # models
@@ -30,7 +30,7 @@ LAYERS = [
     "intervening oracles",
     "score_pipeline",
     "pipeline",  # a whole command
-    "report serve score_lines view overview estimate planning doctor loss requantize",
+    "report serve view overview estimate planning doctor loss requantize",
     "demo",
     "cli",
 ]

@@ -20,9 +20,13 @@ from tiny_score_rows import (
     score_row,
     simulation_row,
 )
+from typer.testing import CliRunner
 
+from lite_interp.cli import app
 from lite_interp.db import caches
-from lite_interp.db.file import add
+from lite_interp.db.file import add, open_results
+from lite_interp.demo import print_results
+from lite_interp.oracle_rules import KINDS
 from lite_interp.overview import (
     diagnosis,
     latent_rows,
@@ -227,12 +231,14 @@ def db():
     db = tiny_results.memory()
     db.execute("pragma foreign_keys = off")
     for latent in range(4):
-        add(db, "latents", {
-            "cache_id": CACHE, "latent": latent, "n_firings": 10, "n_contexts": 5,
-            "density": 0.01 * latent, "max_value": 3.0, "mean_value": 1.0,
-            "histogram": [1] * 20,
-        })  # fmt: skip
+        add_latent(db, latent)
     return db
+
+
+def add_latent(db, latent):
+    counts = {"n_firings": 10, "n_contexts": 5, "density": 0.01 * latent}
+    values = {"max_value": 3.0, "mean_value": 1.0, "histogram": [1] * 20}
+    add(db, "latents", {"cache_id": CACHE, "latent": latent, **counts, **values})
 
 
 def store(db, *scores):
@@ -489,3 +495,77 @@ def test_means_are_over_one_way_and_never_over_latents_made_by_rule():
 
 def test_a_way_is_its_scorer_settings_and_model():
     assert way_of(score_row()) == Way("detection", "{}", "b2:engine")
+
+
+# What commands print
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A file with five explained latents, one of them without a score, and one made by rule."""
+    path = tmp_path / "results.db"
+    with open_results(path, create=True) as db:
+        db.execute("pragma foreign_keys = off")
+        tiny_results.add_cache(db)
+        db.execute("update caches set n_counted = 100")
+        db.execute("update coders set n_latents = 5")
+        for latent in range(5):
+            add_latent(db, latent)
+            examples = make_examples(latent)
+            explained = store_latent(db, examples)
+            score = score_row(value=0.5 + 0.1 * latent) if latent < 4 else nothing_row()
+            scores = [score, score_row(scorer="fuzzing", value=0.4 + latent**2 / 100)]
+            add_scores(db, examples, explained, *scores)
+        made = make_examples(-1)
+        for kind in KINDS:
+            changed = {"explainer": "oracle", "settings": {"kind": kind}, "name": kind}
+            add_scores(db, made, store_latent(db, made, **changed), score_row(value=0.9))
+    return path
+
+
+def call(*arguments):
+    found = CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "80"})
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+def test_list_has_columns_that_are_sorted_and_filtered_by(results):
+    found = [json.loads(line) for line in call("list", results, "--json").splitlines()]
+    assert [row["latent"] for row in found] == [0, 1, 2, 3, 4]
+    options = ("--where", "detection>0.55", "--sort", "fuzzing", "--down", "--json")
+    found = [json.loads(line) for line in call("list", results, *options).splitlines()]
+    assert [row["latent"] for row in found] == [3, 2, 1]
+    found = [
+        json.loads(line)
+        for line in call("list", results, "--sort", "diagnosis", "--json").splitlines()
+    ]
+    assert {row["diagnosis"] for row in found} == {"good"}
+    table = call("list", results, "--variant", "per_token")
+    assert table.splitlines()[1].count("–") == 3
+
+
+def test_agree_prints_a_table_or_json(results):
+    out = call("agree", results)
+    assert out.startswith("explanations by llm, 5 latents, raw scores\n")
+    (row,) = [json.loads(line) for line in call("agree", results, "--json").splitlines()]
+    assert (row["first"], row["second"], row["n"]) == ("fuzzing", "detection", 4)
+    assert row["spearman"] == pytest.approx(1)
+    assert call("agree", results, "--variant", "relative") == "no relative scores of explanations\n"
+    wrong = CliRunner().invoke(app, ["agree", str(results), "--variant", "\x1b"])
+    assert wrong.exit_code == 2
+    assert "no such variant" in wrong.stderr
+    assert "\x1b" not in wrong.stderr
+
+
+def test_a_run_ends_with_its_latents_their_means_and_what_judges_can_reach(results, capsys):
+    print_results(results, CACHE, [1, 2])
+    out = capsys.readouterr().out
+    table, means, reach = out.strip("\n").split("\n\n")
+    assert [line.split()[0] for line in table.splitlines() if line[:6].strip().isdigit()] == [
+        "1",
+        "2",
+    ]
+    assert "mean AUROC 0.650 over 2 latents" in means
+    assert "oracle" not in means
+    assert "0.900" in reach
+    assert "made by rule" in reach

@@ -195,7 +195,9 @@ def test_steps_with_a_cache_are_steered_like_the_whole_row(subject, strength):
 def test_continuations_are_drawn_from_the_steered_odds(subject):
     """Against one row at a time, without a cache, with the same random numbers."""
     steer = steer_latent(subject, make_coder(), LATENT, 1.5)
-    how = Continuing(n_tokens=5, n_continuations=3, temperature=0.8, barred=frozenset({0, 1, 9}))
+    how = Continuing(
+        n_tokens=5, n_continuations=3, temperature=0.8, barred=frozenset({0, 1, 9, 999})
+    )
     made = continue_prompts(read_prompts(subject, TOKENS), [None, steer], how, NAMES)
     for arm, strength in zip(made, (0.0, 1.5), strict=True):
         for ids, name, continuations in zip(TOKENS, NAMES, arm, strict=True):

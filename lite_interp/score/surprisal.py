@@ -5,7 +5,7 @@
 summed over the window's tokens; the score is the AUROC of the value over activating and silent
 windows. Source: arXiv 2410.13928, appendix D.3. We differ: the paper does not
 say how the tokens are joined, here it is their sum, and the mean is kept beside it; the window's
-first token counts; and an instruct engine may judge, in its own chat format, where the paper has
+first token counts; no examples stand before; and an instruct engine may judge, in its own chat format, where the paper has
 a base model. Engines without a chat format get the same text plain.
 """
 
@@ -27,7 +27,7 @@ from lite_interp.score.base import Item, Judgement, Scorer, Tools, quoted, score
 from lite_interp.score.open_end import before_window, check_open, spelled
 
 NEUTRAL = "texts of any kind, with nothing in common"
-"""A description that says nothing; the shipped prompt has an example with it."""
+"""A description that says nothing."""
 
 
 def ask(explanation: str, prompt: Prompt) -> tuple[Message, ...]:

@@ -97,9 +97,9 @@ def continue_prompts(
 def _write(rows: Rows, how: Continuing, names: Sequence[str]) -> Tensor:
     """(n_steers, n_prompts, n_continuations, n_tokens) token ids."""
     shape = (len(rows.steers), len(names), how.n_continuations)
-    noise = _noise(how, names, rows.subject.n_vocab)
     # All continuations of a prompt begin with the same pass.
     logits = rows.step(rows.last).reshape(*shape[:2], 1, -1)
+    noise = _noise(how, names, logits.shape[-1])
     rows.repeat(how.n_continuations)
     tokens: list[Tensor] = []
     while True:
@@ -125,7 +125,8 @@ def _draw(logits: Tensor, how: Continuing, noise: Iterator[Tensor]) -> Tensor:
     """Tokens drawn from logits (…, n_vocab)."""
     if how.barred:
         logits = logits.clone()
-        logits[..., sorted(how.barred)] = -math.inf
+        # A tokenizer may have more tokens than the subject.
+        logits[..., [token for token in how.barred if token < logits.shape[-1]]] = -math.inf
     if how.temperature > 0:
         logits = logits / how.temperature - next(noise).log_()
     return logits.argmax(-1)
