@@ -134,7 +134,7 @@ class Subject:
         found: dict[Hookpoint, Tensor] = {}
 
         def keep(point: Hookpoint, value: Any) -> None:
-            rows = _activations(point, value, ids.shape)
+            rows = activations_of(point, value, ids.shape)
             found.setdefault(point, rows.masked_fill(~mask[:, :, None], 0))
             if len(found) == len(wanted):
                 raise _Enough
@@ -168,7 +168,7 @@ def _attach(model: nn.Module, point: Hookpoint, keep: Callable[[Hookpoint, Any],
     return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
-def _activations(point: Hookpoint, value: Any, shape: Sequence[int]) -> Tensor:
+def activations_of(point: Hookpoint, value: Any, shape: Sequence[int]) -> Tensor:
     """(n, t, d) from what a module takes or gives: a tensor, or a tuple that begins with one."""
     rows = value[0] if isinstance(value, (tuple, list)) and value else value
     if isinstance(rows, Tensor) and rows.is_floating_point():

@@ -27,7 +27,7 @@ create table steerings (
     id text primary key,
     example_set_id text not null references example_sets(id),
     settings text not null,             -- JSON: target KL or ablation, direction, counts, seed
-    strength real,                      -- along the decoder direction; null: none, or ablated
+    strength real,                      -- activation added; null: none, or ablated
     kl_tuned real,                      -- nats, on the prompts for tuning
     kl_scored real,                     -- nats, on the scored prompts
     promoted text not null,             -- JSON: tokens made likelier, share of lens tokens

@@ -70,8 +70,8 @@ class Steering:
     settings: Mapping[str, Any]
     """Target KL or ablation, direction, counts, seed; they went into the id."""
     strength: float | None
-    """Added along the decoder direction, in the subject's units; None when the latent is ablated or
-    no strength was found."""
+    """Activation that is added to the latent, in the coder's unit; None when it is ablated, or no
+    strength was found."""
     kl_tuned: float | None
     """Mean KL(clean || steered) of the next token on the prompts for tuning, nats."""
     kl_scored: float | None

@@ -211,7 +211,7 @@ class SparseCoder:
         """
         x = x.float()
         y = self.decode(self.encode(x) if encoded is None else encoded)
-        centre, scale = self._norms(x)
+        centre, scale = self.norms(x)
         y = y * scale + centre
         return y if self.W_skip is None else y + x @ self.W_skip.T
 
@@ -224,7 +224,7 @@ class SparseCoder:
             )
         return (part for part in x.split(max(1, BLOCK_ELEMENTS // self.n_latents)) if len(part))
 
-    def _norms(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    def norms(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Centre and scale of each token (n, 1), so that transform(x) = (x - centre) / scale."""
         if self.input_transform == "layer_norm":
             return x.mean(-1, keepdim=True), x.std(-1, keepdim=True, unbiased=True) + 1e-5
@@ -238,7 +238,7 @@ class SparseCoder:
         """(n, n_latents) activations of a block."""
         x = x.float()
         if self.input_transform != "none":
-            centre, scale = self._norms(x)
+            centre, scale = self.norms(x)
             x = (x - centre) / scale
         if self.pre_bias is not None:
             x = x - self.pre_bias

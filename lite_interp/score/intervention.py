@@ -105,7 +105,7 @@ INTERVENTION = Scorer(
         "ablate": False,
         "direction": "decoder",
         "n_prompts": 10,
-        "n_tuning": 6,
+        "n_tuning": 12,
         "n_continuations": 2,
         "n_tokens": 8,
         "temperature": 1.0,

@@ -3,10 +3,10 @@
     value(window) = log p(window | explanation) − log p(window | neutral description)     (nats)
 
 summed over the window's tokens; the score is the AUROC of the value over activating and silent
-windows. Source: arXiv 2410.13928, appendix D.3. We differ: the paper does not
-say how the tokens are joined, here it is their sum, and the mean is kept beside it; the window's
-first token counts; no examples stand before; and an instruct engine may judge, in its own chat format, where the paper has
-a base model. Engines without a chat format get the same text plain.
+windows. Source: arXiv 2410.13928, appendix D.3. We differ: the paper does not say how the tokens
+are joined, here it is their sum, and the mean is kept beside it; the window's first token counts;
+no examples stand before; and an instruct engine may judge, in its own chat format, where the paper
+has a base model. Engines without a chat format get the same text plain.
 """
 
 from __future__ import annotations

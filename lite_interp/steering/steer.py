@@ -28,7 +28,7 @@ from transformers import DynamicCache
 from lite_interp.errors import SubjectError
 from lite_interp.records import Hookpoint
 from lite_interp.sae import SparseCoder, check_fits
-from lite_interp.subject import Subject, _activations
+from lite_interp.subject import Subject, activations_of
 
 SCALES_TOKENS = ("layer_norm", "norm_rescale")
 """Input transforms of a coder that scale every token by its own number."""
@@ -218,7 +218,7 @@ class Arm:
         coder, strength = self.steer.coder, self.steer.strength
         assert coder is not None
         flat = x[self.rows].flatten(0, 1).float().to(coder.W_enc.device)
-        amount = coder._norms(flat)[1] * flat.new_ones(len(flat), 1)
+        amount = coder.norms(flat)[1] * flat.new_ones(len(flat), 1)
         if strength is None:
             fired = coder.firings(flat)
             ours = fired.latents == self.steer.latent
@@ -275,7 +275,7 @@ def _attach(
     module = subject.model.get_submodule(point.module)
 
     def change(value: Any) -> Any:
-        rows = _activations(point, value, shape)
+        rows = activations_of(point, value, shape)
         put = see(rows)
         if put is None:
             return None
