@@ -106,13 +106,13 @@ def areas(sheet: Sheet, calibrate: Calibrate) -> Iterator[Score]:
     used = sheet.usable()
     for reading in readings(used):
         random = generator(0, sheet.explanation_id or "", sheet.scorer, reading.variant)
-        numbers = _area(used, reading, random)
+        reason = _reason(sheet, used.active, used.values[0])
+        numbers = _area(used, reading, random) if reason is None else NO_NUMBERS
         metrics = {
             **_by_stratum(used, reading),
             **_at_threshold(used, reading, calibrate(reading.variant)),
             **_saved(sheet),
         }
-        reason = _reason(sheet, used.active)
         yield _score(sheet, used, (reading.variant, "auroc"), numbers, metrics, reason)
 
 
@@ -205,9 +205,7 @@ def over_tokens(sheet: Sheet, calibrate: Calibrate) -> Iterator[Score]:
         else NAN,
     }
     numbers = Numbers(found.correlation, found.null, found.difference, found.p_value)
-    reason = _reason(sheet, used.active)
-    if reason is None and math.isnan(found.correlation.value):
-        reason = "all simulated activations are equal"
+    reason = _reason(sheet, used.active, np.concatenate([np.zeros(0), *predicted[0]]))
     yield _score(sheet, used, ("raw", "pearson"), numbers, metrics, reason)
 
 
@@ -263,13 +261,16 @@ STATISTICS: dict[str, Callable[[Sheet, Calibrate], Iterator[Score]]] = {
 """How a sheet becomes scores, by the scorer's statistic."""
 
 
-def _reason(sheet: Sheet, active: NDArray[np.bool_]) -> str | None:
+def _reason(sheet: Sheet, active: NDArray[np.bool_], own: NDArray[np.float64]) -> str | None:
     """Why there is no number; None if there is one."""
     if not len(active):
         return _empty(sheet)
     if active.all():
         return "no silent window with a verdict"
-    return None if active.any() else "no activating window with a verdict"
+    if not active.any():
+        return "no activating window with a verdict"
+    # A judge that says the same of everything has not judged.
+    return "all values are equal" if np.ptp(own) == 0 else None
 
 
 def _empty(sheet: Sheet) -> str:
@@ -285,6 +286,9 @@ class Numbers(NamedTuple):
     null: float
     difference: Estimate
     p_value: float
+
+
+NO_NUMBERS = Numbers(stats.NOTHING, NAN, stats.NOTHING, NAN)
 
 
 def _score(

@@ -21,6 +21,7 @@ from lite_interp.db.caches import CacheInfo
 from lite_interp.records import Explanation
 from lite_interp.render import one_row, terminal_safe
 from lite_interp.score_lines import number, percent, short, statistic_name
+from lite_interp.stats import wilson
 from lite_interp.ways import Way, header, in_order, way_names, way_of
 
 Row = dict[str, Any]
@@ -65,11 +66,11 @@ def latent_rows(db: Database, cache: CacheInfo, variant: str) -> list[Row]:
     for own in of_examples.values():
         if own[0]["latent"] not in explained:
             found.append((own[0]["latent"], nothing, own))
-    rows = []
+    rows, able = [], finds_intruders(scores)
     for latent, told, own in sorted(found, key=lambda each: each[0]):
         tokens, seconds = costs.get(latent, (0, 0.0))
         head = {"latent": latent, "density": caches.load_latent(db, cache.id, latent).density}
-        tail = {"diagnosis": diagnosis(own), "tokens": tokens, "seconds": round(seconds, 1)}
+        tail = {"diagnosis": diagnosis(own, able), "tokens": tokens, "seconds": round(seconds, 1)}
         columns = score_columns(own, names, variant)
         # A scorer in another's file may be called as one of our columns.
         rows.append({**head, **told, **columns, **head, **told, **tail})
@@ -110,18 +111,31 @@ def score_columns(scores: Sequence[Row], names: Mapping[Way, str], variant: str)
     return columns
 
 
-def diagnosis(scores: Iterable[Row]) -> Diagnosis:
+def finds_intruders(scores: Iterable[Row]) -> bool:
+    """Whether the engine finds intruders at all: over all latents certainly more than by guessing.
+
+    If it does not, a low share says nothing of a latent.
+    """
+    asked = [row for row in scores if row["scorer"] == "intruder" and row["value"] is not None]
+    counts = [row["n_active"] + row["n_silent"] for row in asked]
+    n_right = sum(round(row["value"] * n) for row, n in zip(asked, counts, strict=True))
+    share = wilson(n_right, sum(counts))
+    return bool(asked) and share.low > max(row["null_value"] for row in asked)
+
+
+def diagnosis(scores: Iterable[Row], able: bool = True) -> Diagnosis:
     """Where the fault lies if an explanation scores badly: in its words, or in the latent.
 
     Args:
         scores: those of one explanation and of its latent, as `load_scores` gives them.
+        able: whether the engine that looked for intruders finds any; see `finds_intruders`.
 
     - `good`: detection, or fuzzing where there is no detection, is certainly above its null: the
       95 % interval of the difference lies above 0.
     - `bad explanation`: that isn't so, but intruders are certainly found more often than by
       guessing: the latent's windows have something in common that the words miss.
-    - `bad latent`: intruders are certainly found less than half of the time: the windows seem
-      to have nothing in common, so no words could do.
+    - `bad latent`: intruders are certainly found less than half of the time, by an engine that
+      does find them elsewhere: the windows seem to have nothing in common, so no words could do.
     - `unsure`: none of these, or nothing was judged.
 
     Raw scores are meant, whichever are shown. If a scorer judged in several ways, the first counts.
@@ -138,7 +152,7 @@ def diagnosis(scores: Iterable[Row]) -> Diagnosis:
     low, chance, high = (intruder.get(name) for name in ("low", "null_value", "high"))
     if low is not None and chance is not None and low > chance:
         return "bad explanation"
-    return "bad latent" if high is not None and high < MISSED else "unsure"
+    return "bad latent" if able and high is not None and high < MISSED else "unsure"
 
 
 class _Column(NamedTuple):

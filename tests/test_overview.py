@@ -29,6 +29,7 @@ from lite_interp.demo import print_results
 from lite_interp.oracle_rules import KINDS
 from lite_interp.overview import (
     diagnosis,
+    finds_intruders,
     latent_rows,
     latents_table,
     score_columns,
@@ -220,6 +221,16 @@ def test_each_way_has_its_columns():
 def test_a_diagnosis_says_where_the_fault_lies(scores, found):
     assert diagnosis(scores) == found
     assert diagnosis(scores[::-1]) == found
+
+
+def test_an_engine_that_finds_no_intruder_anywhere_calls_no_latent_bad():
+    poor = [score_row(difference_low=-0.1), intruder_row(value=0.1)]
+    assert diagnosis(poor, able=False) == "unsure"
+    # 2 of 10 each: chance. 1 of 10 beside four times 9 of 10: it does find them elsewhere.
+    assert not finds_intruders([intruder_row(value=0.2)] * 4)
+    assert finds_intruders([intruder_row(value=0.1), *[intruder_row(value=0.9)] * 4])
+    assert not finds_intruders([score_row(), nothing_row(scorer="intruder")])
+    assert not finds_intruders([])
 
 
 # Rows of a file

@@ -178,6 +178,7 @@ def _numbers(
 def _judgement(item: Item, row: NDArray[np.float64], chosen: int) -> Judgement:
     place = [shown.window.id for shown in item.choices].index(item.window.id)
     detail = {
+        "stratum": item.stratum,
         "place": place + 1,
         "chosen": chosen + 1,
         "log_probabilities": [round(float(value), 4) for value in row],
