@@ -129,6 +129,8 @@ def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ..
         if examples is None or not examples.scored:
             continue
         asked = Asked(wanted, examples, _steering(db, examples, scorer))
+        if scorer.steers and asked.steering is None:
+            continue  # made by rule: there is no direction to steer along
         if scorer.judges == "latent":
             if examples.id not in seen:
                 seen.add(examples.id)

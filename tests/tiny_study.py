@@ -95,8 +95,12 @@ class BagOfWords:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def dump(path: Path, *tables: str) -> dict[str, list[tuple]]:
-    """Every row of the tables (default: all but `runs`), sorted, times left out."""
+def dump(path: Path, *tables: str, without: Iterable[str] = ()) -> dict[str, list[tuple]]:
+    """Every row of the tables (default: all but `runs`), sorted, times and some columns left out.
+
+    Tokens, say: an engine that begins anew has to evaluate again what it had kept.
+    """
+    left_out = TIMES | set(without)
     with sqlite3.connect(path) as db:
         db.row_factory = sqlite3.Row
         names = [
@@ -106,7 +110,7 @@ def dump(path: Path, *tables: str) -> dict[str, list[tuple]]:
         ]
         rows = {
             name: sorted(
-                repr([(key, row[key]) for key in row.keys() if key not in TIMES])  # noqa: SIM118
+                repr([(key, row[key]) for key in row.keys() if key not in left_out])  # noqa: SIM118
                 for row in db.execute(f"select * from {name}")
             )
             for name in tables or names
