@@ -12,7 +12,7 @@ import tiny_results
 import tiny_study
 from tiny_results import CACHE, USAGE, make_explanation, store_latent
 
-from lite_interp import analysis, judging, score_pipeline, scoring, study
+from lite_interp import analysis, judging, score_pipeline, scoring, sequential, stats, study
 from lite_interp.analysis import summarise
 from lite_interp.db import caches, studies, trials
 from lite_interp.engine.scripted import ScriptedEngine
@@ -22,7 +22,6 @@ from lite_interp.records import Place, Placed
 from lite_interp.score import SCORERS, Judgement, Tools
 from lite_interp.score_pipeline import ScoreJob
 from lite_interp.scoring import Judging, Wanted
-from lite_interp.stats import q_values
 from lite_interp.tools import store_tools
 from lite_interp.windows import make_window
 
@@ -312,6 +311,16 @@ def test_few_items_are_one_round_and_none_are_asked_nothing():
     assert judging.judge_until_sure(["x"], [], SURE, scorer_of(Judge()), TOOLS)[0].answers == ()
 
 
+def test_an_interval_is_for_the_looks_that_were_planned_and_not_for_those_that_were_allowed():
+    # Nine windows of a kind are enough for two looks, not for five.
+    db = latents(n_active=9, n_silent=9)
+    run(db, Judge(), replace(SURE, until_sure=0.01))
+    for score in scores_of(db).values():
+        n = score["n_active"], score["n_silent"]
+        at_two = stats.auroc_interval(score["value"], *n, sequential.critical_value(2))
+        assert (score["low"], score["high"]) == at_two[1:]
+
+
 def test_what_is_saved_is_a_share_of_the_items_and_not_of_the_windows():
     # 20 activating windows and 4 silent ones: up to 40 right and wrong marks, 24 windows.
     examples = replace(tiny_marks.at_random(0, 20, 4), id="b2:marks")
@@ -421,7 +430,7 @@ def test_q_values_and_means_are_over_latents_only():
     assert rows_raw.keys() == {-2, -1, 0, 1, 2}
     assert all(rows_raw[latent]["q_value"] is None for latent in (-2, -1))
     p_values = np.array([rows_raw[latent]["p_value"] for latent in range(3)])
-    expected = q_values(p_values).tolist()
+    expected = stats.q_values(p_values).tolist()
     assert [rows_raw[latent]["q_value"] for latent in range(3)] == pytest.approx(expected)
     assert expected[0] < 0.05 < expected[1]
     everything = trials.load_scores(db, CACHE)

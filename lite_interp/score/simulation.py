@@ -182,26 +182,6 @@ def judged(ratings: NDArray[np.float32]) -> Judgement:
     return Judgement(float(expected.max()), detail=detail)
 
 
-def tokens_of(
-    detail: Mapping[str, Any], values: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a verdict says of each token, and the truth, for a correlation over tokens.
-
-    Args:
-        detail: `detail` of a verdict.
-        values: (w,) activations of its window, `Window.values`. Bills et al. take them scaled
-            to whole numbers 0 … 10; as they are, the correlation loses nothing to rounding.
-
-    Returns:
-        (w,) expected ratings and (w,) activations. Those of all windows of a latent are joined
-        before Pearson's r is computed.
-    """
-    expected = np.asarray(detail["expected"], np.float64)
-    if expected.shape != values.shape:
-        raise ValueError(f"{len(expected)} ratings for a window of {len(values)} tokens")
-    return expected, values.astype(np.float64)
-
-
 def _spread(windows: Sequence[Placed], n: int, random: np.random.Generator) -> list[Placed]:
     """At most n windows at equal steps through the strata, which are shuffled within."""
     mixed = [windows[number] for number in random.permutation(len(windows))]
