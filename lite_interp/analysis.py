@@ -282,7 +282,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
             stats.mean_interval(_column(group, "value")),
             stats.mean_interval(_column(group, "null_value")),
             stats.mean_interval(_column(group, "difference")),
-            sum((row.get("q_value") or 1.0) < 0.05 for row in group),
+            sum(row.get("q_value") is not None and row["q_value"] < 0.05 for row in group),
             float(np.mean([row.get("tokens") or 0 for row in group])),
             float(np.mean([row.get("seconds") or 0 for row in group])),
         )

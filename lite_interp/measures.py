@@ -204,8 +204,8 @@ def over_tokens(sheet: Sheet, calibrate: Calibrate) -> Iterator[Score]:
         if len(used.active)
         else NAN,
     }
-    numbers = Numbers(found.correlation, found.null, found.difference, found.p_value)
     reason = _reason(sheet, used.active, np.concatenate([np.zeros(0), *predicted[0]]))
+    numbers = Numbers(*found) if reason is None else NO_NUMBERS
     yield _score(sheet, used, ("raw", "pearson"), numbers, metrics, reason)
 
 

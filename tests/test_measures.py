@@ -189,12 +189,18 @@ def test_there_is_no_area_without_both_kinds_and_it_is_said_why(values, truth, r
         assert "threshold" not in score.metrics
 
 
-def test_equal_values_are_an_area_of_a_half():
-    sheet = make_sheet(trial([3.0] * 4), [trial([5.0] * 4, "a")], "detection")
-    score = found(sheet)["raw"]
-    assert (score.estimate.value, score.null, score.reason) == (0.5, 0.5, None)
-    assert tuple(score.difference)[0] == 0.0
-    assert score.p_value == 1.0
+def test_a_judge_that_says_the_same_of_everything_has_no_score():
+    controls = [trial(A, "a"), trial(B, "b")]
+    for score in found(make_sheet(trial([3.0] * 4), controls, "detection")).values():
+        assert (nothing(score), score.reason) == (True, "all values are equal")
+        assert math.isnan(score.null) and math.isnan(score.p_value)
+        assert (score.n_active, score.n_silent, score.n_failed) == (2, 2, 0)
+
+
+def test_a_control_that_says_the_same_of_everything_is_a_null_of_a_half():
+    score = found(make_sheet(trial(OWN), [trial([5.0] * 4, "a")], "detection"))["raw"]
+    assert (score.estimate.value, score.null, score.reason) == (0.75, 0.5, None)
+    assert score.difference.value == 0.25
 
 
 # pearson
@@ -254,10 +260,20 @@ def test_a_control_that_rates_all_alike_has_no_correlation_and_takes_nothing_awa
     assert score.estimate.value == pytest.approx(r_of(EXPECTED))
 
 
+def test_a_simulation_of_activating_windows_alone_has_no_score():
+    own = simulated(EXPECTED[:2])
+    own = replace(own, verdicts=tuple(replace(each, active=True) for each in own.verdicts))
+    activations = tuple(np.array(each, np.float32) for each in ACTIVATIONS[:2])
+    sheet = make_sheet(own, [], "simulation", activations=activations, strata=STRATA[:2])
+    (score,) = found(sheet).values()
+    assert (nothing(score), score.reason) == (True, "no silent window with a verdict")
+    assert score.metrics["strata"]["decile_0"]["n"] == 1
+
+
 @pytest.mark.parametrize(
     ("own", "reason"),
     [
-        (simulated([[3.0] * 3] * 4), "all simulated activations are equal"),
+        (simulated([[3.0] * 3] * 4), "all values are equal"),
         (trial([None] * 4), "all 4 verdicts failed"),
         (trial([], truth=()), "too few windows"),
     ],

@@ -16,7 +16,7 @@ from lite_interp.prompts import Prompt, load_prompt
 from lite_interp.records import ExampleSet, Placed, Window
 from lite_interp.score.base import Item, Tools
 from lite_interp.score.open_end import before_window
-from lite_interp.score.simulation import SIMULATION, ask, rows_of, tokens_of
+from lite_interp.score.simulation import SIMULATION, ask, rows_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -78,7 +78,7 @@ def correlation(latent, explanation, engine, **changed):
     items = items_of(latent)
     found = judged(explanation, items, engine, **changed)
     pairs = [
-        tokens_of(judgement.detail, each.window.values)
+        (np.array(judgement.detail["expected"]), each.window.values)
         for judgement, each in zip(found, items, strict=True)
     ]
     predicted, truth = (np.concatenate(each) for each in zip(*pairs, strict=True))
@@ -323,14 +323,6 @@ def test_a_setting_without_meaning_is_refused_in_one_line(changed, message):
     assert caught.value.hint
     with pytest.raises(UsageError, match=message):
         judged("x", [make_item(["a"])], ScriptedEngine(), **changed)
-
-
-def test_ratings_and_activations_must_fit():
-    predicted, truth = tokens_of({"expected": [1.5, 0.0]}, np.array([3.0, 0.0], np.float32))
-    assert predicted.tolist() == [1.5, 0.0]
-    assert truth.tolist() == [3.0, 0.0]
-    with pytest.raises(ValueError, match="2 ratings for a window of 3 tokens"):
-        tokens_of({"expected": [1.5, 0.0]}, np.zeros(3, np.float32))
 
 
 class Broken(ScriptedEngine):

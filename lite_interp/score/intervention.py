@@ -4,10 +4,11 @@
 
 in nats, where z is the explanation, summed over its tokens, and p is the engine's after a passage
 and the words "This passage is unusually full of:". The score is the mean over prompts. Source:
-arXiv 2410.13928, section 3.3.5 and appendix G. We differ: the strength is tuned on prompts that are not
-scored, steering goes on in every generated token, several continuations a prompt, and the same
-continuations are read under other latents' explanations, which takes away what any text that
-was steered does to any explanation. The value for each token of z stands in the detail.
+arXiv 2410.13928, section 3.3.5 and appendix G. We differ: the strength is tuned on prompts that
+are not scored, steering goes on in every generated token, there are several continuations of a
+prompt, and the same continuations are read under other latents' explanations, which takes away
+what any text that was steered does to any explanation. The value for each token of z stands in
+the detail.
 """
 
 from __future__ import annotations
