@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from sqlite_utils import Database
 
 from lite_interp import sequential, stats
+from lite_interp.correlations import pearson
 from lite_interp.db import caches, trials
 from lite_interp.db.file import read_results
 from lite_interp.ids import generator
@@ -110,14 +111,14 @@ def costs(db: Database, cache_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def judged(db: Database, cache_id: str, lists: bool) -> Iterator[Judged]:
-    """Detection on every latent whose trials are in the file, those with the most windows."""
+def judged(db: Database, cache_id: str, lists: bool, scorer: str = "detection") -> Iterator[Judged]:
+    """One scorer on every latent whose trials are in the file, those with the most windows."""
     most: dict[int, Judged] = {}
     for group in trials.scored_groups(db, cache_id):
         settings = json.loads(group.settings)
-        if group.scorer != "detection" or group.latent < 0 or bool(settings["list"]) != lists:
+        if group.scorer != scorer or group.latent < 0 or "until_sure" in settings:
             continue
-        if "until_sure" in settings:
+        if bool(settings.get("list")) != lists:
             continue
         found = trials.load_trials(db, *group[2:])
         own = next(t for t in found if not t.control and t.explanation_id == group.explanation_id)
@@ -205,6 +206,31 @@ def gains(db: Database, cache_id: str) -> list[dict[str, Any]]:
     ]
 
 
+def control_variate(db: Database, cache_id: str) -> list[dict[str, Any]]:
+    """How much of the variance of a difference would be left if embeddings explained the rest.
+
+    Cosines cost no engine tokens, so their difference is known on all windows; the part of
+    detection's that goes with it need not be estimated. What is left is 1 − r², r the correlation
+    of what single windows gain under either scorer; mean over latents and kinds of windows.
+    """
+    left = []
+    both = zip(judged(db, cache_id, False), judged(db, cache_id, False, "embedding"), strict=False)
+    for margins, cosines in both:
+        if len(margins.active) != len(cosines.active) or margins.values.shape[0] < 2:
+            continue
+        one, other = (
+            stats.gain_table(each.active, each.values[0], each.values[1:])
+            for each in (margins, cosines)
+        )
+        for axis in (0, 1):
+            r = pearson(one.mean(axis=axis), other.mean(axis=axis))
+            if np.isfinite(r):
+                left.append(1 - r**2)
+    if not left:
+        return []
+    return [{"latents": len(left) // 2, "variance_left": round(float(np.mean(left)), 3)}]
+
+
 def main() -> None:
     """Print costs and decisions of one file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -218,6 +244,7 @@ def main() -> None:
             "costs": costs(db, cache.id),
             "decisions": replays(db, cache.id),
             "differences": gains(db, cache.id),
+            "control_variate": control_variate(db, cache.id),
         }
     if options.json:
         print(json.dumps(report))

@@ -210,9 +210,9 @@ ACTIVATIONS = ([0.0, 1.0, 5.0], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0
 STRATA = np.array(["decile_0", "decile_9", "random", "near"])
 
 
-def simulated(expected, name="own", mass=0.5):
-    details = [{"expected": list(each), "mass": mass} for each in expected]
-    return trial([max(each) for each in expected], name, details=details)
+def simulated(expected, name="own", truth=TRUTH):
+    details = [{"expected": list(each), "mass": 0.5} for each in expected]
+    return trial([max(each) for each in expected], name, truth, details)
 
 
 def simulation(own, *controls, **changes):
@@ -261,8 +261,7 @@ def test_a_control_that_rates_all_alike_has_no_correlation_and_takes_nothing_awa
 
 
 def test_a_simulation_of_activating_windows_alone_has_no_score():
-    own = simulated(EXPECTED[:2])
-    own = replace(own, verdicts=tuple(replace(each, active=True) for each in own.verdicts))
+    own = simulated(EXPECTED[:2], truth=(True, True))
     activations = tuple(np.array(each, np.float32) for each in ACTIVATIONS[:2])
     sheet = make_sheet(own, [], "simulation", activations=activations, strata=STRATA[:2])
     (score,) = found(sheet).values()
