@@ -71,7 +71,7 @@ def _scores(groups: Sequence[Group], sheets: Sequence[Sheet]) -> Iterator[tuple[
 class _Pool:
     """Calibrations by part of the latents and variant, each from the windows of the other parts.
 
-    Oracles stand for no latent: they lend no windows, and borrow those of all latents.
+    Latents made by rule lend no windows, and have no threshold.
     """
 
     def __init__(self, groups: Sequence[Group], sheets: Sequence[Sheet]) -> None:
@@ -216,6 +216,7 @@ ALIKE = (
     "variant",
     "explained_by",
     "explained_with",
+    "explained_settings",
     "settings",
     "model_id",
 )

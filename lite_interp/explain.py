@@ -11,13 +11,15 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 from lite_interp.engine import Engine, EngineFailure
 from lite_interp.errors import UsageError, nearest
+from lite_interp.explain_output import ask_output, raised_words
 from lite_interp.ids import content_id
 from lite_interp.prompts import Message, Prompt
-from lite_interp.records import ExampleSet, Explanation, Sampling, Usage
+from lite_interp.records import ExampleSet, Explanation, Sampling, Steering, Usage
 from lite_interp.render import marked_text, marked_tokens, one_row
 
 LONGEST = 400
@@ -44,9 +46,19 @@ class Answer(NamedTuple):
     raw: str
     """The whole answer."""
     failure: str | None
-    """`no_windows`, `empty`, `too_long`, `refusal`, `repeats_prompt`, or `engine: …`."""
+    """`no_windows`, `no_output`, `empty`, `too_long`, `refusal`, `repeats_prompt`, or
+    `engine: …`."""
     usage: Usage = Usage(0, 0, 0.0)
     """What it cost, beside what it shared with others."""
+
+
+class Evidence(NamedTuple):
+    """What is known of one latent when it is explained."""
+
+    examples: ExampleSet
+    """Its windows; only the shown ones are looked at."""
+    steering: Steering | None = None
+    """What it does to the subject, for an explainer that reads that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +74,11 @@ class Explainer:
     settings: Mapping[str, Any]
     """Numbers that change the answer; they go into the explanation's id."""
     explain: Callable[
-        [Sequence[ExampleSet], Engine | None, Prompt | None, Mapping[str, Any]], list[Answer]
+        [Sequence[Evidence], Engine | None, Prompt | None, Mapping[str, Any]], list[Answer]
     ]
-    """From example sets to answers, one for each."""
+    """From what is known of latents to answers, one for each."""
+    reads: Literal["windows", "output"] = "windows"
+    """Whether it reads where a latent fires, or what it does when the subject is steered."""
 
 
 def token_shares(examples: ExampleSet) -> list[tuple[str, float]]:
@@ -89,13 +103,13 @@ def token_shares(examples: ExampleSet) -> list[tuple[str, float]]:
 
 
 def list_tokens(
-    group: Sequence[ExampleSet],
+    group: Sequence[Evidence],
     engine: Engine | None,
     prompt: Prompt | None,
     settings: Mapping[str, Any],
 ) -> list[Answer]:
     """The most telling tokens, no engine asked: the floor that an explainer has to beat."""
-    return [_token_list(examples, settings) for examples in group]
+    return [_token_list(known.examples, settings) for known in group]
 
 
 def _token_list(examples: ExampleSet, settings: Mapping[str, Any]) -> Answer:
@@ -183,31 +197,51 @@ def _bare(text: str) -> str:
     return text
 
 
+Question = Callable[[Evidence, Prompt, Mapping[str, Any]], tuple[Message, ...] | str]
+"""What an engine is asked about a latent, or the failure that there is nothing to ask about."""
+
+
+def _about_windows(
+    known: Evidence, prompt: Prompt, settings: Mapping[str, Any]
+) -> tuple[Message, ...] | str:
+    examples = known.examples
+    return ask(examples, prompt, settings["n_words"]) if examples.shown else "no_windows"
+
+
+def _about_output(
+    known: Evidence, prompt: Prompt, settings: Mapping[str, Any]
+) -> tuple[Message, ...] | str:
+    raised = raised_words(known.steering)
+    return ask_output(raised, prompt, settings) if raised else "no_output"
+
+
 def ask_engine(
-    group: Sequence[ExampleSet],
+    group: Sequence[Evidence],
     engine: Engine | None,
     prompt: Prompt | None,
     settings: Mapping[str, Any],
+    question: Question = _about_windows,
 ) -> list[Answer]:
-    """An engine reads marked excerpts and goes on from a begun answer."""
+    """An engine reads what is known of a latent and goes on from a begun answer."""
     if engine is None or prompt is None:
-        raise ValueError("the explainer `llm` needs an engine and a prompt")
+        raise ValueError("this explainer needs an engine and a prompt")
     how = Sampling(settings["max_tokens"], settings["temperature"], settings["seed"], ("\n",))
-    asked = [examples for examples in group if examples.shown]
-    if not asked:
-        return [Answer(None, "", "no_windows")] * len(group)
+    questions = [question(known, prompt, settings) for known in group]
+    asked = [messages for messages in questions if not isinstance(messages, str)]
+    written = []
     try:
-        chats = [engine.chat(ask(examples, prompt, settings["n_words"])) for examples in asked]
-        root = min(tokens.root for tokens in chats)
-        written = engine.generate([[*each.prefix, *each.rest] for each in chats], how, root)
+        chats = [engine.chat(messages) for messages in asked]
+        if chats:
+            root = min(tokens.root for tokens in chats)
+            written = engine.generate([[*each.prefix, *each.rest] for each in chats], how, root)
     except EngineFailure as failure:
         if len(group) == 1:
             return [Answer(None, "", f"engine: {failure}")]
-        return [ask_engine([examples], engine, prompt, settings)[0] for examples in group]
+        return [ask_engine([known], engine, prompt, settings, question)[0] for known in group]
     told = told_lines(prompt)
     answers = iter([read(each.text, told)._replace(usage=each.usage) for each in written])
     return [
-        next(answers) if examples.shown else Answer(None, "", "no_windows") for examples in group
+        Answer(None, "", each) if isinstance(each, str) else next(answers) for each in questions
     ]
 
 
@@ -228,6 +262,14 @@ EXPLAINERS = {
             {"max_tokens": 48, "temperature": 0.0, "seed": 0, "n_words": 24},
             ask_engine,
         ),
+        Explainer(
+            "output",
+            "An engine reads which words steering along the latent makes likelier.",
+            "explain/output",
+            {"max_tokens": 48, "temperature": 0.0, "seed": 0, "n_prompts": 10, "n_words": 12},
+            partial(ask_engine, question=_about_output),
+            "output",
+        ),
     )
 }
 
@@ -240,30 +282,31 @@ def find_explainer(name: str) -> Explainer:
 
 
 def explanation_id(
-    example_set_id: str, explainer: Explainer, prompt: Prompt | None, engine_id: str | None
+    known: Evidence, explainer: Explainer, prompt: Prompt | None, engine_id: str | None
 ) -> str:
     """Name of an explanation: everything that was asked, nothing of the answer."""
-    return content_id(
-        [
-            "explanation",
-            example_set_id,
-            explainer.name,
-            prompt.id if prompt else None,
-            engine_id,
-            dict(explainer.settings),
-        ]
-    )
+    parts = [
+        "explanation",
+        known.examples.id,
+        explainer.name,
+        prompt.id if prompt else None,
+        engine_id,
+        dict(explainer.settings),
+    ]
+    if explainer.reads == "output":
+        parts.append(known.steering.id if known.steering else None)
+    return content_id(parts)
 
 
 def explain(
-    examples: ExampleSet, explainer: Explainer, prompt: Prompt | None, engine: Engine | None
+    known: Evidence, explainer: Explainer, prompt: Prompt | None, engine: Engine | None
 ) -> Explanation:
-    """Explain one latent from its shown windows."""
-    return explain_group([examples], explainer, prompt, engine)[0][0]
+    """Explain one latent."""
+    return explain_group([known], explainer, prompt, engine)[0][0]
 
 
 def explain_group(
-    group: Sequence[ExampleSet],
+    group: Sequence[Evidence],
     explainer: Explainer,
     prompt: Prompt | None,
     engine: Engine | None,
@@ -274,9 +317,9 @@ def explain_group(
     return [
         (
             Explanation(
-                explanation_id(examples.id, explainer, prompt, engine_id),
-                examples.latent,
-                examples.id,
+                explanation_id(known, explainer, prompt, engine_id),
+                known.examples.latent,
+                known.examples.id,
                 explainer.name,
                 prompt.id if prompt else None,
                 engine_id,
@@ -287,5 +330,5 @@ def explain_group(
             ),
             answer.usage,
         )
-        for examples, answer in zip(group, answers, strict=True)
+        for known, answer in zip(group, answers, strict=True)
     ]
