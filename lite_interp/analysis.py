@@ -6,45 +6,50 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlite_utils import Database
 
-from lite_interp import calibration, measures, stats
+from lite_interp import __version__, calibration, measures, stats
 from lite_interp.calibration import Calibration
 from lite_interp.cost import summed
 from lite_interp.db import steerings, studies, trials
 from lite_interp.db.trials import Group, TrialRow
 from lite_interp.ids import content_id
 from lite_interp.judging import plan_rounds
-from lite_interp.measures import Sheet
-from lite_interp.records import Estimate, ExampleSet, Explanation, Score
+from lite_interp.records import Estimate, ExampleSet, Explanation, Score, Verdict
 from lite_interp.score import SCORERS
 from lite_interp.score.base import scored_windows
 from lite_interp.score.intervention import steering_id
+from lite_interp.sheets import Sheet, readings
 
 N_FOLDS = 5
 """Parts of the latents: a threshold for one part comes from the windows of the others."""
 
 
 def write_scores(db: Database, cache_id: str) -> None:
-    """Compute every score of a cache again from its verdicts; the same verdicts, the same bytes."""
+    """Compute every score of a cache again from its verdicts; the same verdicts, the same bytes.
+
+    Does nothing if no trial came since they were computed. Verdicts of a scorer that this version
+    does not know are left alone.
+    """
+    if trials.are_scores_fresh(db, cache_id, __version__):
+        return
     explanations = {each.id: each for each in studies.load_explanations(db, cache_id)}
-    found: dict[str, list[tuple[Group, Sheet]]] = {}
+    alike: dict[str, list[Group]] = {}
     for group in trials.scored_groups(db, cache_id):
-        own = explanations.get(group.explanation_id or "")
-        key = content_id([group.scorer, group.settings, group.model_id, _way(own)])
-        found.setdefault(key, []).append((group, _sheet(db, group, own, explanations)))
-    rows: list[tuple[Score, str, str]] = []
-    for alike in found.values():
-        rows += [
-            (score, group.settings, group.model_id)
-            for group, score in _scores([group for group, _ in alike], [s for _, s in alike])
-        ]
-    trials.replace_scores(db, cache_id, rows)
-    trials.set_q_values(db, _q_values(trials.load_scores(db, cache_id)))
+        if group.scorer in SCORERS and isinstance(json.loads(group.settings), dict):
+            way = _way(explanations.get(group.explanation_id or ""))
+            key = content_id([group.scorer, group.settings, group.model_id, way])
+            alike.setdefault(key, []).append(group)
+    with db.atomic():
+        found = (_scores(db, groups, explanations) for groups in alike.values())
+        trials.replace_scores(db, cache_id, chain.from_iterable(found))
+        trials.set_q_values(db, _q_values(trials.load_scores(db, cache_id)))
+        trials.note_scoring(db, cache_id, __version__)
 
 
 def _way(explanation: Explanation | None) -> list[Any]:
@@ -59,13 +64,16 @@ def _way(explanation: Explanation | None) -> list[Any]:
     ]
 
 
-def _scores(groups: Sequence[Group], sheets: Sequence[Sheet]) -> Iterator[tuple[Group, Score]]:
+def _scores(
+    db: Database, groups: Sequence[Group], explanations: Mapping[str, Explanation]
+) -> Iterator[tuple[Score, str, str]]:
     """The scores of explanations that were made and judged in one way, calibrated on each other."""
+    sheets = [_sheet(db, group, explanations) for group in groups]
     pool = _Pool(groups, sheets)
     for group, sheet in zip(groups, sheets, strict=True):
         statistic = SCORERS[sheet.scorer].statistic
         for score in measures.score_sheet(sheet, statistic, pool.calibrate(group.latent)):
-            yield group, score
+            yield score, group.settings, group.model_id
 
 
 class _Pool:
@@ -100,29 +108,19 @@ class _Pool:
         for other, sheet in self._readings:
             if other < 0 or other == fold:
                 continue
-            for reading in measures.readings(sheet):
+            for reading in readings(sheet):
                 if reading.variant == variant:
                     active.append(sheet.active)
                     values.append(reading.own)
         return calibration.calibrate(np.concatenate(active), np.concatenate(values))
 
 
-def _sheet(
-    db: Database,
-    group: Group,
-    own: Explanation | None,
-    explanations: Mapping[str, Explanation],
-) -> Sheet:
+def _sheet(db: Database, group: Group, explanations: Mapping[str, Explanation]) -> Sheet:
     """The verdicts of a group, aligned, with what the example set says of their windows."""
+    own = explanations.get(group.explanation_id or "")
     examples = studies.load_example_set(db, group.example_set_id)
     assert examples is not None
     settings = json.loads(group.settings)
-    n_items = len(examples.scored)
-    if "until_sure" in settings:
-        # How often it was planned to look follows from what there was to judge.
-        items = SCORERS[group.scorer].items(examples, settings, None)
-        n_items = len(items)
-        settings["n_looks"] = len(plan_rounds(items, settings["n_looks"]))
     every = trials.load_trials(
         db, group.example_set_id, group.scorer, group.settings, group.model_id
     )
@@ -136,11 +134,22 @@ def _sheet(
         for trial in every
         if trial.control and own and _is_kin(own, explanations.get(trial.explanation_id or ""))
     ]
-    return replace(
-        _aligned(group, settings, examples, [mine, *controls]),
-        n_items=n_items,
-        facts=_facts(db, group, settings),
+    if "until_sure" in settings:
+        # In a merged file another group of controls may have stopped elsewhere.
+        controls = [trial for trial in controls if _asked(trial) == _asked(mine)]
+    sheet = replace(
+        _aligned(group, settings, examples, [mine, *controls]), facts=_facts(db, group, settings)
     )
+    if "until_sure" not in settings:
+        return sheet
+    # How often it was planned to look follows from what there was to judge.
+    items = SCORERS[group.scorer].items(examples, settings, None)
+    n_looks = len(plan_rounds(items, settings["n_looks"]))
+    return replace(sheet, n_items=len(items), settings={**settings, "n_looks": n_looks})
+
+
+def _asked(trial: TrialRow) -> set[tuple[str, str]]:
+    return {(verdict.window_id, verdict.item) for verdict in trial.verdicts}
 
 
 def _is_kin(own: Explanation, other: Explanation | None) -> bool:
@@ -154,39 +163,51 @@ def _aligned(
     rows: Sequence[TrialRow],
 ) -> Sheet:
     placed = {each.window.id: each for each in examples.scored}
-    own = rows[0].verdicts
+    own = [verdict for verdict in rows[0].verdicts if verdict.window_id in placed]
     names = [(verdict.window_id, verdict.item) for verdict in own]
     tables = [{(v.window_id, v.item): v for v in row.verdicts} for row in rows]
-    values = [
-        [_number(table[name].value) if name in table else math.nan for name in names]
-        for table in tables
+    needed = NEEDED.get(SCORERS[group.scorer].statistic, ())
+    found = [[_answer(table.get(name), needed) for name in names] for table in tables]
+    population: dict[str, float] = {}
+    for _, stratum, weight in examples.scored:
+        population[stratum] = population.get(stratum, 0.0) + weight
+    details = tuple(tuple(detail for _, detail in row) for row in found)
+    strata = [
+        detail.get("stratum") or placed[verdict.window_id].stratum
+        for verdict, detail in zip(own, details[0], strict=True)
     ]
-    details = tuple(
-        tuple((table[name].detail or {}) if name in table else {} for name in names)
-        for table in tables
-    )
     return Sheet(
         group.example_set_id,
         group.explanation_id,
         group.scorer,
         settings,
         np.array([verdict.active for verdict in own], bool),
-        np.array(
-            [
-                detail.get("stratum") or placed[verdict.window_id].stratum
-                for verdict, detail in zip(own, details[0], strict=True)
-            ],
-            np.str_,
-        ),
+        np.array(strata, np.str_),
         np.array([placed[verdict.window_id].weight for verdict in own]),
-        np.array(values, np.float64).reshape(len(rows), len(own)),
+        np.array([[value for value, _ in row] for row in found]).reshape(len(rows), len(own)),
         details,
         tuple(placed[verdict.window_id].window.values for verdict in own),
         SCORERS[group.scorer].items is scored_windows,
         len(own),
         summed(*(row.usage for row in rows)),
         {},
+        population,
     )
+
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "pearson": ("expected", "mass"),
+    "nats": ("n_tokens",),
+}
+"""Statistic → what must stand in the detail of a verdict that counts."""
+
+
+def _answer(verdict: Verdict | None, needed: Sequence[str]) -> tuple[float, Mapping[str, Any]]:
+    """Value and detail of a verdict; NaN where it failed, or where a file says nothing sensible."""
+    detail = (verdict and verdict.detail) or {}
+    value = verdict.value if verdict else None
+    whole = value is not None and math.isfinite(value) and all(key in detail for key in needed)
+    return (float(value), detail) if value is not None and whole else (math.nan, detail)
 
 
 def _facts(db: Database, group: Group, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -217,6 +238,8 @@ ALIKE = (
     "explained_by",
     "explained_with",
     "explained_settings",
+    "drawn_settings",
+    "drawn_seed",
     "settings",
     "model_id",
 )

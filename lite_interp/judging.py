@@ -18,6 +18,7 @@ from lite_interp.cost import Meter, summed
 from lite_interp.ids import generator
 from lite_interp.records import Usage
 from lite_interp.score import Item, Judgement, Scorer, Tools
+from lite_interp.sheets import usable_rows
 
 
 class Judged(NamedTuple):
@@ -117,12 +118,12 @@ def is_sure(
 def usable(
     answers: Sequence[Sequence[tuple[Item, Any]]],
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """(n,) truth and (1 + c, n) values of the items that have a value from all."""
+    """(n,) truth and (1 + c, n) values of the items that have a value from all that count."""
     values = [[_number(answer.value) for _, answer in each] for each in answers]
     table = np.array(values, np.float64)
-    kept = ~np.isnan(table).any(axis=0)
+    rows, kept = usable_rows(table)
     active = np.array([item.active for item, _ in answers[0]], bool)
-    return active[kept], table[:, kept]
+    return active[kept], table[rows][:, kept]
 
 
 def _number(value: float | None) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,70 +12,10 @@ from numpy.typing import NDArray
 from lite_interp import calibration, correlations, rates, sequential, stats
 from lite_interp.calibration import Calibration
 from lite_interp.ids import generator
-from lite_interp.records import Estimate, Score, Usage
+from lite_interp.records import Estimate, Score
+from lite_interp.sheets import Reading, Sheet, population_weights, readings
 
 NAN = math.nan
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sheet:
-    """The verdicts that one score is made from, aligned item by item."""
-
-    example_set_id: str
-    """The windows."""
-    explanation_id: str | None
-    """The explanation; None if the latent was judged without one."""
-    scorer: str
-    """Name of the scorer."""
-    settings: Mapping[str, Any]
-    """Its settings, and when it stopped."""
-    active: NDArray[np.bool_]
-    """(n,) the right answers."""
-    strata: NDArray[np.str_]
-    """(n,) stratum of each item's window."""
-    weights: NDArray[np.float64]
-    """(n,) windows in the cache that each stands for."""
-    values: NDArray[np.float64]
-    """(1 + c, n) values of the own trial, then of each control; NaN where a verdict failed."""
-    details: tuple[tuple[Mapping[str, Any], ...], ...]
-    """(1 + c) × (n) what else the scorer said."""
-    activations: tuple[NDArray[np.float32], ...]
-    """(n) × (w,) the truth for each token of each item's window."""
-    are_windows: bool
-    """Whether every item is a window as it stands in the corpus: then base rates mean something."""
-    n_items: int
-    """Items there were to judge; more than n if judging stopped because it was sure."""
-    usage: Usage
-    """What all of it cost."""
-    facts: Mapping[str, Any]
-    """What else belongs to the score, e.g. how strongly the subject was steered."""
-
-    def usable(self) -> Sheet:
-        """Only the items with a value from all; a control that failed everywhere is left out."""
-        kept_rows = [0, *(1 + np.flatnonzero(~np.isnan(self.values[1:]).all(axis=1)))]
-        values = self.values[kept_rows]
-        kept = np.flatnonzero(~np.isnan(values).any(axis=0))
-        details = [self.details[row] for row in kept_rows]
-        return replace(
-            self,
-            active=self.active[kept],
-            strata=self.strata[kept],
-            weights=self.weights[kept],
-            values=values[:, kept],
-            details=tuple(tuple(row[place] for place in kept) for row in details),
-            activations=tuple(self.activations[place] for place in kept),
-        )
-
-
-class Reading(NamedTuple):
-    """One way to read a sheet: what is compared with what."""
-
-    variant: str
-    """`raw`, `relative`, `per_token`."""
-    own: NDArray[np.float64]
-    """(n,) values under the explanation."""
-    controls: NDArray[np.float64]
-    """(c, n) the same under the controls."""
 
 
 Calibrate = Callable[[str], Calibration | None]
@@ -86,19 +25,6 @@ Calibrate = Callable[[str], Calibration | None]
 def score_sheet(sheet: Sheet, statistic: str, calibrate: Calibrate) -> Iterator[Score]:
     """The scores of one explanation, or of one latent: `raw` first, then other variants."""
     return STATISTICS[statistic](sheet, calibrate)
-
-
-def readings(sheet: Sheet) -> list[Reading]:
-    """Values as they are; less the controls' mean, of two or more; for each token, if said."""
-    own, controls = sheet.values[0], sheet.values[1:]
-    found = [Reading("raw", own, controls)]
-    if len(controls) >= 2:
-        relative = stats.relative(own, controls)
-        found.append(Reading("relative", relative, stats.relative_controls(controls)))
-    if own.size and "per_token" in sheet.details[0][0]:
-        table = np.array([[detail["per_token"] for detail in row] for row in sheet.details])
-        found.append(Reading("per_token", table[0], table[1:]))
-    return found
 
 
 def areas(sheet: Sheet, calibrate: Calibrate) -> Iterator[Score]:
@@ -128,7 +54,10 @@ def _area(sheet: Sheet, reading: Reading, random: np.random.Generator) -> Number
     null, difference = stats.difference_from_null(active, own, controls, random)
     if math.isnan(null):
         return Numbers(estimate, null, difference, NAN)
-    _, p_value = stats.difference_test(stats.gain_table(active, own, controls))
+    gain = stats.gain_table(active, own, controls)
+    tested, p_value = stats.difference_test(gain)
+    if not stats.delong(gain).standard_error:
+        difference = tested  # resampling windows that all gain alike gives no width
     if n_looks:
         difference = sequential.difference_interval(active, own, controls, n_looks)
         p_value = sequential.difference_p_value(active, own, controls, n_looks)
@@ -167,8 +96,14 @@ def _at_threshold(sheet: Sheet, reading: Reading, found: Calibration | None) -> 
         "brier": brier,
         "ece": ece,
     }
-    if sheet.are_windows:
-        metrics |= rates.rates(sheet.active, reading.own, sheet.weights, found.threshold)._asdict()
+    weights = population_weights(sheet)
+    if sheet.are_windows and weights is not None:
+        metrics |= rates.rates(sheet.active, reading.own, weights, found.threshold)._asdict()
+    if int(sheet.settings.get("n_looks", 1)) > 1:
+        # These intervals do not hold where it was looked several times.
+        for name, value in metrics.items():
+            if isinstance(value, Estimate):
+                metrics[name] = Estimate(value.value, NAN, NAN)
     return metrics
 
 

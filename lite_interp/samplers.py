@@ -118,6 +118,8 @@ def draw_example_set(
         # Windows with equal tokens count, as they do among silent ones.
         alike = len(every.numbers) / max(1, len(active.numbers))
         there = np.bincount(deciles, minlength=N_DECILES) * alike
+        # Deciles of which none was drawn are stood for by the others.
+        there *= there.sum() / max(1.0, there[drawn > 0].sum())
         return [
             Placed(
                 _window(source, latent, int(active.numbers[rank]), firings),

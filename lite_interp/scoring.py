@@ -16,7 +16,7 @@ from lite_interp.cost import Meter
 from lite_interp.db import steerings, studies, trials
 from lite_interp.ids import content_id, generator
 from lite_interp.judging import Judged, judge_until_sure
-from lite_interp.records import ExampleSet, Explanation, Steering, Trial, Verdict
+from lite_interp.records import Explanation, Trial, Verdict
 from lite_interp.score import Item, Judgement, Scorer, Tools
 from lite_interp.score.intervention import steering_id
 
@@ -54,11 +54,13 @@ class TrialWork:
     """Its name."""
     explanation: Explanation | None
     """What is judged; None for a scorer that judges latents."""
-    examples: ExampleSet
-    """The windows it is judged on."""
+    example_set_id: str
+    """The windows it is judged on; they are read when it is their turn."""
+    latent: int
+    """The latent whose windows these are."""
     control: bool
-    """Whether the windows are another latent's."""
-    steering: Steering | None
+    """Whether the explanation is another latent's."""
+    steering_id: str | None
     """What the steered subject wrote, for a scorer that reads it."""
 
     @property
@@ -88,9 +90,11 @@ class Asked(NamedTuple):
 
     wanted: Wanted
     """What is scored, and how."""
-    examples: ExampleSet
+    example_set_id: str
     """The windows."""
-    steering: Steering | None
+    latent: int
+    """The latent whose windows these are."""
+    steering_id: str | None
     """What the steered subject wrote."""
 
 
@@ -120,31 +124,35 @@ def _known(db: Database, trial: TrialWork) -> bool:
 
 def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ...]]:
     scorer, judging = wanted.scorer, wanted.judging
-    able = sorted((each for each in wanted.pool if each.text is not None), key=lambda each: each.id)
+    able: dict[str, list[Explanation]] = {}
+    for each in sorted(wanted.pool, key=lambda each: each.id):
+        if each.text is not None:
+            able.setdefault(_way(each), []).append(each)
     settings = trial_settings(scorer, wanted.tools, judging)
     judge = _judge(scorer, wanted.tools).id
     seen = set()
     for own in wanted.explanations:
-        examples = studies.load_example_set(db, own.example_set_id)
-        if examples is None or not examples.scored:
+        name = own.example_set_id
+        if not studies.has_scored(db, name):
             continue
-        asked = Asked(wanted, examples, _steering(db, examples, scorer))
-        if scorer.steers and asked.steering is None:
+        steering = steering_id(name, scorer.settings) if scorer.steers else None
+        if steering and not studies.known(db, "steerings", steering):
             continue  # made by rule: there is no direction to steer along
+        asked = Asked(wanted, name, own.latent, steering)
         if scorer.judges == "latent":
-            if examples.id not in seen:
-                seen.add(examples.id)
+            if name not in seen:
+                seen.add(name)
                 yield (_trial(asked, None),)
             continue
         if own.text is None:
             continue
         way = (scorer.name, settings, judge)
-        if judging.stops(scorer) and trials.is_judged(db, own.id, examples.id, *way):
+        if judging.stops(scorer) and trials.is_judged(db, own.id, name, *way):
             continue
-        judged = trials.judged_controls(db, examples.id, *way)
+        judged = trials.judged_controls(db, name, *way)
         # A rule-made latent brings its null with it: the explanation that is false.
         n_controls = judging.n_controls if own.latent >= 0 else 0
-        others = _controls(own, able, judged, n_controls)
+        others = _controls(own, able[_way(own)], judged, n_controls) if n_controls else []
         group = sorted(each.id for each in (own, *others)) if judging.stops(scorer) else []
         yield (
             _trial(asked, own, group=group),
@@ -152,17 +160,11 @@ def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ..
         )
 
 
-def _steering(db: Database, examples: ExampleSet, scorer: Scorer) -> Steering | None:
-    if not scorer.steers:
-        return None
-    return steerings.load_steering(db, steering_id(examples.id, scorer.settings))
-
-
 def _controls(
-    own: Explanation, able: Sequence[Explanation], judged: set[str], n: int
+    own: Explanation, alike: Sequence[Explanation], judged: set[str], n: int
 ) -> list[Explanation]:
     """Up to n explanations of as many other latents, those that were judged already first."""
-    others = [other for other in able if _comparable(own, other)]
+    others = [other for other in alike if other.latent != own.latent]
     order = generator(0, own.example_set_id, "controls").permutation(len(others))
     drawn = sorted((others[place] for place in order), key=lambda other: other.id not in judged)
     by_latent: dict[int, Explanation] = {}
@@ -177,13 +179,16 @@ def trial_settings(scorer: Scorer, tools: Tools, judging: Judging) -> dict[str, 
     return {**judging.asked(scorer), **prompt}
 
 
-def _comparable(own: Explanation, other: Explanation) -> bool:
-    return own.latent != other.latent and (
-        own.explainer,
-        own.prompt_id,
-        own.engine_id,
-        own.settings,
-    ) == (other.explainer, other.prompt_id, other.engine_id, other.settings)
+def _way(explanation: Explanation) -> str:
+    """What explanations have in common that may be controls of each other."""
+    return content_id(
+        [
+            explanation.explainer,
+            explanation.prompt_id,
+            explanation.engine_id,
+            dict(explanation.settings),
+        ]
+    )
 
 
 def _trial(
@@ -198,13 +203,15 @@ def _trial(
         wanted.judging.asked(scorer),
         explanation.id if explanation else None,
         explanation.text if explanation else None,
-        asked.examples.id,
+        asked.example_set_id,
         tools.prompt.id if tools.prompt else None,
         _judge(scorer, tools).id,
         *([list(group)] if group else []),
-        *([asked.steering.id] if asked.steering else []),
+        *([asked.steering_id] if asked.steering_id else []),
     ]
-    return TrialWork(content_id(question), explanation, asked.examples, control, asked.steering)
+    name = content_id(question)
+    place = asked.example_set_id, asked.latent
+    return TrialWork(name, explanation, *place, control, asked.steering_id)
 
 
 def _judge(scorer: Scorer, tools: Tools):
@@ -220,7 +227,7 @@ def write_trials(
     """Judge group by group, the verdicts of one group stored together."""
     scorer = wanted.scorer
     for group in groups:
-        items = trial_items(group[0], scorer)
+        items = trial_items(db, group[0], scorer)
         if wanted.judging.stops(scorer):
             judged = judge_until_sure(
                 [work.text for work in group], items, wanted.judging, scorer, wanted.tools
@@ -235,12 +242,17 @@ def write_trials(
         yield
 
 
-def trial_items(work: TrialWork, scorer: Scorer) -> list[Item]:
+def trial_items(db: Database, work: TrialWork, scorer: Scorer) -> list[Item]:
     """What a trial asks."""
-    return scorer.items(work.examples, scorer.settings, work.steering)
+    examples = studies.load_example_set(db, work.example_set_id)
+    assert examples is not None
+    steering = steerings.load_steering(db, work.steering_id) if work.steering_id else None
+    return scorer.items(examples, scorer.settings, steering)
 
 
 def _judge_all(text: str, items: Sequence[Item], scorer: Scorer, tools: Tools) -> Judged:
+    if scorer.statistic == "auroc" and len({item.active for item in items}) < 2:
+        items = []  # no area can come of it
     meter = Meter(tools.engine if scorer.needs == "engine" else None)
     answers = scorer.score(text, items, tools, scorer.settings)
     return Judged(tuple(zip(items, answers, strict=True)), meter.read())
@@ -253,7 +265,7 @@ def _finished(work: TrialWork, wanted: Wanted, judged: Judged) -> Trial:
         scorer.name,
         trial_settings(scorer, tools, wanted.judging),
         work.explanation.id if work.explanation else None,
-        work.examples.id,
+        work.example_set_id,
         work.control,
         tools.prompt.id if tools.prompt else None,
         _judge(scorer, tools).id,

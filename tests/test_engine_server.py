@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -645,6 +646,22 @@ def test_odd_answers_during_work_are_failures_of_one_unit(llama, monkeypatch):
             engine.answers([5], [[6]], [[7]])
         llama.twists.clear()
         assert np.isfinite(engine.answers([5], [[6]], [[7]])).all()
+
+
+def test_a_server_that_is_gone_ends_the_run_and_is_no_answer_to_any_question(start):
+    fake = start(FakeLlama)
+    line = Wire(read_address(fake.url, False), False)
+    line.ask("/props")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    gone = Wire(read_address(f"http://127.0.0.1:{port}", False), False)
+    with pytest.raises(EngineError, match="no answer from the server") as caught:
+        gone.ask("/props")
+    assert not isinstance(caught.value, EngineFailure)
+    assert "the same command goes on" in caught.value.hint
+    line.close()
+    gone.close()
 
 
 def test_a_connection_that_was_idle_and_is_closed_is_opened_again(llama):

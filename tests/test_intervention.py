@@ -1,11 +1,15 @@
 """Intervention: what the steered subject writes is read for the explanation."""
 
+import json
 import shutil
+import sqlite3
 
 import numpy as np
 import pytest
 import tiny
 import tiny_study
+import torch
+from test_cli import call
 
 from lite_interp import intervening, pipeline, study
 from lite_interp.db import caches, details, steerings, studies
@@ -15,8 +19,12 @@ from lite_interp.engine.scripted import ScriptedEngine
 from lite_interp.errors import CoderError, SubjectError
 from lite_interp.prompts import load_prompt
 from lite_interp.records import ExampleSet, Passage, Placed, Steering, Window
+from lite_interp.render import one_row
+from lite_interp.sae import load_coder
 from lite_interp.score import SCORERS, Tools
 from lite_interp.score.intervention import INTERVENTION, steering_id
+from lite_interp.subject import load_subject
+from lite_interp.tokenizer import load_tokenizer
 
 PROMPT = load_prompt("score/intervention")
 SETTINGS = dict(INTERVENTION.settings)
@@ -220,3 +228,159 @@ def test_another_subject_or_coder_is_refused(results, tmp_path):
 def test_the_scorer_is_in_the_registry_with_a_statistic_of_its_own():
     assert SCORERS["intervention"] is INTERVENTION
     assert (INTERVENTION.statistic, INTERVENTION.steers) == ("nats", True)
+
+
+def plain_odds(subject, tokens, module=None, added=None):
+    """Probabilities of the next token, in one pass over the whole prompt, steered at its end."""
+
+    def steer(_module, _args, output):
+        rows = output if isinstance(output, torch.Tensor) else output[0]
+        rows = rows.clone()
+        rows[:, -1] += added
+        return rows if isinstance(output, torch.Tensor) else (rows, *output[1:])
+
+    handle = subject.model.get_submodule(module).register_forward_hook(steer) if module else None
+    with torch.no_grad():
+        logits = subject.model(torch.tensor([tokens])).logits[0, -1]
+    if handle:
+        handle.remove()
+    return logits.double().softmax(-1)
+
+
+def test_the_tokens_that_are_raised_are_noted_for_shown_prompts_alone(results, explained):
+    found = [each for each in steer(results, settings(n_tuning=3)) if each.failure is None]
+    subject = load_subject(explained / "subject")
+    coder, tokenizer = load_coder(explained / "coder"), load_tokenizer(explained / "subject")
+    with read_results(results) as db:
+        (cache,) = caches.load_caches(db)
+        lengths, token_ids = caches.load_tokens(db, cache.corpus)
+        sets = [studies.load_example_set(db, each.example_set_id) for each in found]
+    assert found
+    for each, examples in zip(found, sets, strict=True):
+        prompts = {}
+        for window, _, _ in examples.shown:
+            end = window.start + int(np.flatnonzero(window.values > 0)[0]) + 1
+            tokens = token_ids[window.context, :end].tolist()
+            prompts["".join(tokenizer.texts(tokens))] = tokens
+        assert 1 <= len(each.promoted["shown"]) <= 3
+        for text, raised in each.promoted["shown"]:
+            clean = plain_odds(subject, prompts[text])
+            added = each.strength * coder.W_dec[examples.latent]
+            gains = plain_odds(subject, prompts[text], "model.layers.1", added) - clean
+            # Keys and values that were kept round otherwise than a whole pass: bfloat16.
+            best = gains.sort(descending=True).values[:5].tolist()
+            assert [gain for _, gain in raised] == pytest.approx(best, abs=5e-4)
+            near = (gains > best[-1] - 5e-4).nonzero().flatten().tolist()
+            assert {word for word, _ in raised} <= set(tokenizer.texts(near))
+
+
+# The explainer that reads it
+
+
+OUTPUT = (
+    "--explainer", "output", "--engine", "x.gguf", "--n", 4, "--min-density", 0.001,
+    "--max-density", 1, "--width", 8, "--shown", 5, "--active", 6, "--silent", 6, "--n-ctx", 1024,
+)  # fmt: skip
+
+
+@pytest.fixture
+def output(results, explained, monkeypatch):
+    """A file with example sets, the options of `explain`, and what its engine is asked."""
+    seen = []
+    engine = ScriptedEngine(lambda text: seen.append(text) or f" words of kind {len(text)}")
+    tiny_study.use_engine(monkeypatch, engine)
+    # The tiny subject cannot be moved by a whole nat.
+    monkeypatch.setitem(INTERVENTION.settings, "kl", 0.1)
+    return results, (*OUTPUT[:3], explained / "engine.gguf", *OUTPUT[4:]), seen
+
+
+def rows(path, sql):
+    with sqlite3.connect(path) as db:
+        found = db.execute(sql).fetchall()
+    db.close()
+    return found
+
+
+ANSWERS = """
+    select latent, text, explanations.failure, promoted, steerings.failure from explanations
+    join steerings using (example_set_id) where explainer = 'output' order by latent"""
+
+
+def test_explain_steers_first_and_intervention_scores_the_explanation(output):
+    results, options, seen = output
+    _, err = call("explain", results, *options)
+    assert "steering (KL 0.1)" in err
+    found = rows(results, ANSWERS)
+    assert len(found) == 4
+    assert {failure for *_, failure in found if failure} <= {"not_reached"}
+    reached = [row for row in found if row[4] is None]
+    assert reached and len(seen) == len(reached)
+    for latent, text, failure, promoted, failed in found:
+        assert (text is None, failure) == ((True, "no_output") if failed else (False, None))
+        if not failed:
+            words = [one_row(each[0]).strip() for each in json.loads(promoted)["shown"][0][1]]
+            line = ", ".join(word for word in words if word)
+            assert sum(f"→ {line}\n" in question for question in seen) >= 1, latent
+    score = ("--scorers", "intervention", "--explainer", "output", "--kl", 0.1)
+    _, err = call("score", results, *score, "--engine", options[3], "--controls", 1)
+    assert "steering" not in err
+    scores = rows(
+        results, "select value from scores where scorer = 'intervention' and reason is null"
+    )
+    assert len(scores) >= len(reached)
+
+
+def test_a_run_that_is_killed_goes_on_and_gives_the_same(output, tmp_path):
+    results, options, seen = output
+    copy = shutil.copy(results, tmp_path / "copy.db")
+    call("explain", results, *options)
+    whole = rows(results, ANSWERS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.stages, "write_explanations", interrupt)
+        call("explain", copy, *options, code=130)
+    assert len(rows(copy, "select * from steerings")) == 4
+    _, err = call("explain", copy, *options)
+    assert "steering" not in err
+    assert rows(copy, ANSWERS) == whole
+    n_asked = len(seen)
+    assert "nothing left to do" in call("explain", copy, *options)[1]
+    assert len(seen) == n_asked
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_plan_of_output_is_made_from_the_steerings(output):
+    results, options, _ = output
+    out, err = call("explain", results, *options, "--explain-plan")
+    assert "output" in out and "steering" in err
+    assert rows(results, ANSWERS) == []
+    assert len(rows(results, "select * from steerings")) == 4
+
+
+def test_the_subject_and_coder_may_have_moved_before_output_is_explained(output, tmp_path):
+    results, options, _ = output
+    coder = tiny.write_trained_like(tmp_path / "coder", "layers.1", k=3)
+    _, err = call("explain", results, *options, "--coder", coder, code=1)
+    assert "another coder" in err
+    assert rows(results, "select * from steerings") == []
+
+
+def test_windows_alone_steer_nothing(output):
+    results, options, _ = output
+    _, err = call("explain", results, "--explainer", "token_list", *options[2:], "--seed", 1)
+    assert "steering" not in err
+    assert rows(results, "select * from steerings") == []
+
+
+def test_the_named_prompt_is_that_of_the_first_explainer_that_asks(output, tmp_path):
+    results, options, seen = output
+    path = tmp_path / "mine.toml"
+    text = 'description = "Mine."\n[[messages]]\nrole = "user"\ntext = "mine $endings $raised"\n'
+    path.write_text(text, encoding="utf-8")
+    call("explain", results, *options, "--explainer", "llm", "--prompt", path, "--seed", 1)
+    assert any("mine 1. " in text for text in seen)
+    assert any("Below are excerpts" in text for text in seen)
+    _, err = call("explain", results, *options, "--prompt", "explain/small", code=2)
+    assert "unknown variable" in err

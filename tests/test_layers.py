@@ -19,8 +19,8 @@ LAYERS = [
     "db",  # the results file
     "engine",  # llama.cpp
     "subject tokenizer sae embedder fetch",  # models
-    "windows cost measures lens steering window_index",
-    "negatives",
+    "windows cost sheets lens steering window_index",
+    "negatives measures",
     "corpus cache samplers explain score",  # the method: records in, records out
     "judging oracle_rules",
     "study stages scoring detailing analysis",  # where computing meets storing

@@ -109,7 +109,8 @@ def test_rates_are_those_at_the_threshold_that_is_given_for_the_variant():
         return Calibration(threshold, 1.0, 0.0, 99)
 
     sheet = make_sheet(trial(OWN), [trial(A, "a"), trial(A, "b")], "detection")
-    sheet = replace(sheet, weights=np.array([1.0, 3.0, 10.0, 30.0]))
+    population = {"decile_0": 4.0, "random": 40.0}
+    sheet = replace(sheet, weights=np.array([1.0, 3.0, 10.0, 30.0]), population=population)
     scores = found(sheet, calibrate)
     assert sorted(asked) == ["raw", "relative"]
     raw, relative = scores["raw"].metrics, scores["relative"].metrics

@@ -97,8 +97,10 @@ def test_strata_are_tenths_of_the_ranks_and_weights_add_up_to_them(data):
             if stratum == "random":
                 assert total == pytest.approx(world.n_silent())
             else:
-                # A window stands for those with its tokens too: 1.0 if no two are alike.
-                alike = (world.source.grid.n_windows - world.n_silent()) / len(peaks)
+                # A window stands for those with its tokens too, and for deciles that are not drawn.
+                drawn = [int(name[-1]) for name in weights if name != "random"]
+                there = sum(len(deciles[decile]) for decile in drawn)
+                alike = (world.source.grid.n_windows - world.n_silent()) / there
                 distinct = len(deciles[int(stratum.removeprefix("decile_"))])
                 assert total == pytest.approx(distinct * alike)
 

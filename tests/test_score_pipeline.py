@@ -170,6 +170,14 @@ def test_lists_and_windows_alone_stand_side_by_side(results, explained, monkeypa
     assert len(settings) == 2
 
 
+def test_one_way_that_is_named_twice_is_one_way(explained, monkeypatch):
+    tiny_study.use_engine(monkeypatch, Judge())
+    wanted = {"scorers": ("intervention", "all"), "kl": (1.0, 1.0, 0.1)}
+    found = check_scorers(job(explained, **wanted))
+    assert [scorer.settings["kl"] for scorer in found if scorer.steers] == [1.0, 0.1]
+    assert len(found) == len(SCORERS) + 1
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
@@ -177,7 +185,12 @@ def test_lists_and_windows_alone_stand_side_by_side(results, explained, monkeypa
         ({"settings": {"detection": {"lists": 5}}}, "detection has no setting: lists"),
         ({"settings": {"simulation": {"highest": "ten"}}}, "wrong value of simulation.highest"),
         ({"marks": "everywhere"}, "wrong value of fuzzing.marks: everywhere"),
-        ({"settings": {"intervention": {"kl": -1.0}}}, "intervention.kl is below 0"),
+        ({"settings": {"intervention": {"kl": -1.0}}}, "intervention.kl is out of range: -1.0"),
+        ({"kl": (0.0,)}, "intervention.kl is out of range: 0.0"),
+        ({"kl": (float("nan"),)}, "intervention.kl is out of range: nan"),
+        ({"settings": {"intervention": {"n_continuations": 0}}}, "n_continuations is out of range"),
+        ({"settings": {"intruder": {"n_choices": 1}}}, "intruder.n_choices is out of range: 1"),
+        ({"settings": {"simulaton": {"highest": 9}}}, "no scorer is named: simulaton"),
         ({"settings": {"intervention": {"ablate": 1}}}, "wrong value of intervention.ablate"),
     ],
 )

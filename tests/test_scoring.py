@@ -446,7 +446,7 @@ def test_q_values_and_means_are_over_latents_only():
 
 def store_verdicts(db, judge):
     """Trials of a judge, in the place of those that are there."""
-    for table in ("scores", "verdicts", "trials"):
+    for table in ("scores", "scorings", "verdicts", "trials"):
         db.execute(f"delete from {table}")
     run(db, judge, Judging(n_controls=0))
 
@@ -508,7 +508,7 @@ def test_a_latent_with_few_windows_is_said_and_judged_all_the_same():
     assert (scores[1]["value"], scores[1]["reason"]) == (1.0, None)
     assert (scores[2]["value"], scores[2]["reason"]) == (
         None,
-        "no activating window with a verdict",
+        "too few windows",
     )
 
 
@@ -524,8 +524,8 @@ def test_a_score_without_a_number_says_why():
     run(db, fail, Judging(n_controls=1))
     found = {latent: (row["value"], row["reason"]) for latent, row in scores_of(db).items()}
     assert found == {
-        0: (None, "no silent window with a verdict"),
+        0: (None, "too few windows"),
         1: (None, "all 24 verdicts failed"),
-        2: (None, "no activating window with a verdict"),
+        2: (None, "too few windows"),
     }
     assert scores_of(db)[1]["n_failed"] == 24

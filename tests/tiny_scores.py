@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from lite_interp.db.trials import TrialRow
-from lite_interp.measures import Sheet, score_sheet
+from lite_interp.measures import score_sheet
 from lite_interp.records import Score, Usage, Window
 from lite_interp.score import SCORERS, Item
+from lite_interp.sheets import Sheet
 
 
 def items_of(windows: Sequence[Window]) -> list[Item]:
@@ -53,6 +54,7 @@ def make_sheet(own: TrialRow, controls: Sequence[TrialRow], scorer: str, **chang
         "n_items": len(asked),
         "usage": Usage(0, 0, 0.0),
         "facts": {},
+        "population": {"decile_0": float(active.sum()), "random": float((~active).sum())},
     }
     return Sheet(**{**plain, **changes})
 

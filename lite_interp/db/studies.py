@@ -142,6 +142,15 @@ def known(db: Database, table: str, row_id: str) -> bool:
     return bool(db.execute(f"select 1 from {table} where id = ?", [row_id]).fetchone())
 
 
+def has_scored(db: Database, example_set_id: str) -> bool:
+    """Whether an example set has windows to score."""
+    row = db.execute(
+        "select 1 from example_set_windows where example_set_id = ? and role = 'scored' limit 1",
+        [example_set_id],
+    )
+    return row.fetchone() is not None
+
+
 def comparable(db: Database, explanation_id: str) -> set[str]:
     """Explanations of other latents by the same explainer, prompt, engine and settings."""
     rows = db.execute(

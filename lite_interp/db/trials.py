@@ -148,14 +148,37 @@ def is_judged(
 def scored_groups(db: Database, cache_id: str) -> list[Group]:
     """What can be scored: every own trial of a cache, in the order of latents."""
     rows = db.execute(
-        """select latent, explanation_id, example_set_id, scorer, trials.settings,
+        """select distinct latent, explanation_id, example_set_id, scorer, trials.settings,
                   coalesce(trials.engine_id, embedder_id)
            from trials join example_sets on example_sets.id = example_set_id
            where cache_id = ? and control = 0
-           order by latent, scorer, trials.settings, trials.rowid""",
+           order by latent, scorer, trials.settings, explanation_id""",
         [cache_id],
     )
     return [Group(*row) for row in rows.fetchall()]
+
+
+def are_scores_fresh(db: Database, cache_id: str, version: str) -> bool:
+    """Whether the scores of a cache were computed from all its trials, by this version."""
+    row = db.execute("select n_trials, version from scorings where cache_id = ?", [cache_id])
+    return row.fetchone() == (_n_trials(db, cache_id), version)
+
+
+def note_scoring(db: Database, cache_id: str, version: str) -> None:
+    """Note that the scores of a cache were computed from all its trials."""
+    db.execute(
+        "insert or replace into scorings (cache_id, n_trials, version) values (?, ?, ?)",
+        [cache_id, _n_trials(db, cache_id), version],
+    )
+
+
+def _n_trials(db: Database, cache_id: str) -> int:
+    row = db.execute(
+        """select count(*) from trials join example_sets on example_sets.id = example_set_id
+           where cache_id = ?""",
+        [cache_id],
+    )
+    return int(row.fetchone()[0])
 
 
 def replace_scores(db: Database, cache_id: str, scores: Iterable[tuple[Score, str, str]]) -> None:
@@ -201,19 +224,18 @@ def _score_row(score: Score) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The same with None for every NaN, and lists for tuples, as JSON wants it."""
+    """The same with None for what is no finite number, and lists for tuples, as JSON wants it."""
     if isinstance(value, float):
-        return None if math.isnan(value) else value
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def set_q_values(db: Database, rows: Sequence[tuple[float | None, int]]) -> None:
-    """Put q-values in the place of none: (value, row number) pairs, all or nothing."""
-    with db.atomic():
-        for value, number in rows:
-            db.execute("update scores set q_value = ? where rowid = ?", [value, number])
+    """Put q-values in the place of none: (value, row number) pairs."""
+    for value, number in rows:
+        db.execute("update scores set q_value = ? where rowid = ?", [value, number])
 
 
 def load_scores(db: Database, cache_id: str) -> list[dict[str, Any]]:
@@ -222,6 +244,7 @@ def load_scores(db: Database, cache_id: str) -> list[dict[str, Any]]:
         """select scores.*, scores.rowid as number, example_sets.latent, explanations.text,
                   explanations.failure, explanations.explainer,
                   explanations.settings as explained_settings,
+                  example_sets.settings as drawn_settings, example_sets.seed as drawn_seed,
                   explanations.engine_id as explained_by, explanations.prompt_id as explained_with
            from scores join example_sets on example_sets.id = scores.example_set_id
            left join explanations on explanations.id = explanation_id

@@ -12,7 +12,7 @@ from lite_interp.engine.llama_server import LlamaServer, is_llama_server
 from lite_interp.engine.server_engine import ServerEngine
 from lite_interp.engine.serving import Service
 from lite_interp.engine.vllm_server import VllmServer, is_vllm
-from lite_interp.engine.wire import Refusal, Unreachable, Wire, read_address
+from lite_interp.engine.wire import Absent, Refusal, Unreachable, Wire, read_address
 from lite_interp.errors import EngineError, one_line
 from lite_interp.records import Sampling
 
@@ -49,7 +49,7 @@ def open_server(url: str, settings: EngineSettings, allow_remote: bool = False) 
                 )
             service = VllmServer(wire, entry)
         return ServerEngine(wire, service, has_logprobs=_tested(service), settings=settings)
-    except Unreachable as failure:
+    except (Absent, Unreachable) as failure:
         wire.close()
         raise EngineError(
             f"no server answers at: {address}: {failure}",

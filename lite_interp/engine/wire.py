@@ -40,7 +40,11 @@ class Refusal(EngineError):
 
 
 class Unreachable(EngineFailure):
-    """No connection, or one that broke."""
+    """A connection that broke: what was asked may be the reason."""
+
+
+class Absent(EngineError):
+    """No connection at all: whatever is asked, nobody answers, so the run ends."""
 
 
 class Address(NamedTuple):
@@ -142,6 +146,11 @@ class Wire:
                     error, http.client.RemoteDisconnected | ConnectionError
                 ):
                     why = one_line(error) or type(error).__name__
+                    if isinstance(error, ConnectionRefusedError | socket.gaierror):
+                        raise Absent(
+                            f"no answer from the server: {why}: {self.address}",
+                            "start it again; the same command goes on from here",
+                        ) from error
                     raise Unreachable(f"no answer from the server: {why}") from error
             except BaseException:
                 self._drop(connection)

@@ -41,6 +41,7 @@ TABLES = {
     "trials": "One scorer, one explanation, one example set: verdicts that were written together.",
     "verdicts": "One scorer's answer on one window, as it was shown.",
     "scores": "One scorer's number on one explanation with interval and null; from verdicts alone.",
+    "scorings": "From how many trials the scores of a cache were computed: whether they are fresh.",
     "runs": "Commands that wrote to this file: arguments, versions, machine, times.",
 }
 """One sentence for each table; docs/schema.md prints them."""

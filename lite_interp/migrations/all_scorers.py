@@ -104,6 +104,11 @@ create table scores (
     tokens integer not null,            -- engine tokens, controls included
     seconds real not null
 ) strict;
+create table scorings (
+    cache_id text primary key references caches(id),
+    n_trials integer not null,          -- trials of the cache when its scores were computed
+    version text not null               -- of lite-interp
+) strict;
 create unique index scores_key on scores(
     example_set_id, coalesce(explanation_id, ''), scorer, settings, model_id, variant);
 """

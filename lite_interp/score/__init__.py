@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,22 @@ CHOICES = {
 }
 """(scorer, setting) → the values it may have, where not every one of its type will do."""
 
+RANGES: dict[tuple[str, str], tuple[float, float]] = {
+    ("detection", "list"): (0, 20),
+    ("fuzzing", "threshold"): (0, 1),
+    ("intervention", "kl"): (1e-4, 100),
+    ("intervention", "n_prompts"): (1, 1000),
+    ("intervention", "n_tuning"): (1, 1000),
+    ("intervention", "n_continuations"): (1, 100),
+    ("intervention", "n_tokens"): (1, 1000),
+    ("intervention", "temperature"): (0, 10),
+    ("simulation", "highest"): (1, 10),
+    ("simulation", "n_windows"): (2, 10_000),
+    ("intruder", "n_questions"): (1, 10_000),
+    ("intruder", "n_choices"): (2, 9),
+}
+"""(scorer, setting) → least and greatest number it may be."""
+
 
 ALL = "all"
 """Name that stands for every scorer."""
@@ -50,12 +67,15 @@ def choose_scorers(
         settings: name → sets of settings that differ from the scorer's own; one scorer may be
             wanted in several ways.
     """
+    for name in settings:
+        find_scorer(name)
     wanted = [each for name in names for each in (SCORERS if name == ALL else (name,))]
-    return [
+    found = [
         find_scorer(name, changed)
         for name in dict.fromkeys(wanted)
         for changed in settings.get(name, ({},))
     ]
+    return [scorer for number, scorer in enumerate(found) if scorer not in found[:number]]
 
 
 def find_scorer(name: str, settings: Mapping[str, Any] | None = None) -> Scorer:
@@ -89,6 +109,10 @@ def _like(scorer: Scorer, key: str, value: Any) -> Any:
         raise UsageError(
             f"wrong value of {scorer.name}.{key}: {one_line(value)}", f"one of {', '.join(allowed)}"
         )
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
-        raise UsageError(f"{scorer.name}.{key} is below 0: {value}")
+    low, high = RANGES.get((scorer.name, key), (0, math.inf))
+    if isinstance(value, (int, float)) and not low <= value <= high:
+        raise UsageError(
+            f"{scorer.name}.{key} is out of range: {value}",
+            f"at least {low:g}" + (f", at most {high:g}" if high < math.inf else ""),
+        )
     return value
