@@ -1,7 +1,7 @@
 """The stage of steering: the subject goes on from prompts, once clean and once steered.
 
     scored windows ─cut behind the first firing─▶ prompts ─subject─▶ continuations in the file
-    shown windows  ─the same─▶ prompts on which the strength is tuned
+    shown windows  ─the same─▶ prompts on which the strength is tuned, and tokens raised there
 
 The unit of work is one latent at one setting. Nothing is asked of an engine here.
 """
@@ -32,6 +32,9 @@ from lite_interp.tokenizer import Tokenizer, load_tokenizer
 
 LONGEST_PROMPT = 64
 """Tokens of a prompt, at most: those before the first firing in its window, from the context."""
+
+N_RAISED = 5
+"""Tokens noted behind each prompt for tuning: those whose probability rises most."""
 
 
 class Places(NamedTuple):
@@ -77,7 +80,20 @@ def steer(
     tell: Reporter,
 ) -> None:
     """Let the subject write what the intervention scorer reads, for every latent explained."""
-    work = pending_steerings(db, explanations, settings)
+    names = dict.fromkeys(each.example_set_id for each in explanations if each.latent >= 0)
+    steer_sets(db, cache, list(names), settings, places, tell)
+
+
+def steer_sets(
+    db: Database,
+    cache: CacheInfo,
+    example_set_ids: Sequence[str],
+    settings: Mapping[str, Any],
+    places: Places,
+    tell: Reporter,
+) -> None:
+    """Steer the subject along the latents of example sets, where that was not done."""
+    work = pending_steerings(db, example_set_ids, settings)
     if not work:
         return
     steerer = open_steerer(db, cache, places, tell)
@@ -87,12 +103,15 @@ def steer(
 
 
 def pending_steerings(
-    db: Database, explanations: Sequence[Explanation], settings: Mapping[str, Any]
+    db: Database, example_set_ids: Sequence[str], settings: Mapping[str, Any]
 ) -> list[SteeringWork]:
-    """The example sets of latents whose subject was not steered with these settings."""
-    names = dict.fromkeys(each.example_set_id for each in explanations if each.latent >= 0)
-    wanted = [SteeringWork(steering_id(name, settings), _examples(db, name)) for name in names]
-    return [work for work in wanted if not studies.known(db, "steerings", work.id)]
+    """The example sets for which the subject was not steered with these settings."""
+    ids = {steering_id(name, settings): name for name in example_set_ids}
+    return [
+        SteeringWork(name, _examples(db, example_set_id))
+        for name, example_set_id in ids.items()
+        if not studies.known(db, "steerings", name)
+    ]
 
 
 def _examples(db: Database, example_set_id: str) -> ExampleSet:
@@ -161,7 +180,8 @@ def steer_one(wanted: SteeringWork, settings: Mapping[str, Any], steerer: Steere
     nothing = Steering(wanted.id, examples.id, settings, None, None, None, {}, None, ())
     if not tuning or not scored:
         return replace(nothing, failure="no_prompts")
-    steer, kl_tuned, reached = _tuned(tuning, settings, examples, steerer)
+    shown = steering.read_prompts(steerer.subject, [tokens for _, tokens in tuning])
+    steer, kl_tuned, reached = _tuned(shown, settings, examples, steerer)
     if steer is None or not reached:
         return replace(nothing, kl_tuned=kl_tuned, failure="not_reached")
     prompts = steering.read_prompts(steerer.subject, [tokens for _, tokens in scored])
@@ -179,7 +199,10 @@ def steer_one(wanted: SteeringWork, settings: Mapping[str, Any], steerer: Steere
         strength=None if settings["ablate"] else steer.strength,
         kl_tuned=kl_tuned,
         kl_scored=steering.mean_kl(prompts, steer),
-        promoted=_promoted(prompts, steer, (clean, steered), examples.latent, steerer),
+        promoted={
+            **_promoted(prompts, steer, (clean, steered), examples.latent, steerer),
+            "shown": _raised(tuning, shown, steer, steerer),
+        },
         passages=tuple(
             Passage(
                 placed.window.id,
@@ -211,13 +234,12 @@ def _tokens(placed: Placed, steerer: Steerer) -> list[int]:
 
 
 def _tuned(
-    tuning: Sequence[tuple[Placed, list[int]]],
+    prompts: steering.Prompts,
     settings: Mapping[str, Any],
     examples: ExampleSet,
     steerer: Steerer,
 ) -> tuple[steering.Steer | None, float, bool]:
     """How to steer, the KL that has on the tuning prompts, and whether that is what was asked."""
-    prompts = steering.read_prompts(steerer.subject, [tokens for _, tokens in tuning])
     strength = None if settings["ablate"] else 1.0
     steer = steering.steer_latent(steerer.subject, steerer.coder, examples.latent, strength)
     if settings["direction"] == "random":
@@ -256,6 +278,20 @@ def _promoted(
         found["lens_steered"] = float(np.mean(steered))
         found["lens_clean"] = float(np.mean(clean))
     return found
+
+
+def _raised(
+    tuning: Sequence[tuple[Placed, list[int]]],
+    prompts: steering.Prompts,
+    steer: steering.Steer,
+    steerer: Steerer,
+) -> list[list[Any]]:
+    """[text of a prompt for tuning, [[token, increase of its probability], …]] for each of them."""
+    raised = steering.promoted_tokens(prompts, steer, N_RAISED)
+    return [
+        [_text(tokens, steerer), [[_text([each], steerer), round(gain, 6)] for each, gain in row]]
+        for (_, tokens), row in zip(tuning, raised, strict=True)
+    ]
 
 
 def _text(tokens: Sequence[int], steerer: Steerer) -> str:

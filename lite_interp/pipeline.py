@@ -5,7 +5,7 @@ cache_corpus → explain_latents → score_explanations         each goes on whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from lite_interp import stages, study
+from lite_interp import intervening, stages, study
 from lite_interp.cache import Reader, cache_id
 from lite_interp.choosing import choose_latents
-from lite_interp.db import caches
+from lite_interp.db import caches, steerings
 from lite_interp.db.caches import CacheInfo
 from lite_interp.db.details import has_details
 from lite_interp.db.file import add, refuse_unusable
@@ -24,7 +24,7 @@ from lite_interp.db.runs import open_run
 from lite_interp.detailing import Weights, compute_details
 from lite_interp.documents import Skips
 from lite_interp.embedder import Embedder
-from lite_interp.explain import find_explainer
+from lite_interp.explain import Explainer, find_explainer
 from lite_interp.loading import (
     CacheJob,
     Loaded,
@@ -36,9 +36,11 @@ from lite_interp.loading import (
     open_stream,
     read_corpus,
 )
-from lite_interp.records import ExampleSet
+from lite_interp.prompts import Prompt
+from lite_interp.records import ExampleSet, Steering
 from lite_interp.samplers import Source, find_sampler
 from lite_interp.score import Tools
+from lite_interp.score.intervention import INTERVENTION, steering_id
 from lite_interp.score_pipeline import ScoreJob, check_scorers, score_explanations
 from lite_interp.tokenizer import Tokenizer
 from lite_interp.tools import (
@@ -159,6 +161,8 @@ class ExplainJob(NamedTuple):
     explain: study.ExplainSection
     subject: str = ""
     """Where the subject is now, if not where it was when the cache was made."""
+    coder: str = ""
+    """Where the coder is now; only an explainer that reads output needs it."""
 
 
 def explain_latents(results: Path, wanted: str, job: ExplainJob, tell: Reporter) -> list[int]:
@@ -187,26 +191,51 @@ def explain_latents(results: Path, wanted: str, job: ExplainJob, tell: Reporter)
 def explaining_engine(job: ExplainJob) -> EngineSource | None:
     """The engine that explainers ask; refuses what cannot work before a file is opened."""
     find_sampler(job.examples.sampler)
-    explainers = [find_explainer(name) for name in job.explain.explainers]
-    asks = [find_prompt(explainer, job.explain.prompt) for explainer in explainers]
+    asks = [_prompt(find_explainer(name), job) for name in job.explain.explainers]
     return find_engine(job.engine) if any(asks) else None
+
+
+def _prompt(explainer: Explainer, job: ExplainJob) -> Prompt | None:
+    """The prompt that the user names is of the first explainer that has one; others use theirs."""
+    first = next((name for name in job.explain.explainers if find_explainer(name).prompt), "")
+    return find_prompt(explainer, job.explain.prompt if explainer.name == first else "")
 
 
 def pending_explanations(
     db: Database, wanted: str, job: ExplainJob, source: EngineSource | None, tell: Reporter
 ) -> tuple[CacheInfo, list[int], list[stages.ExplainWork]]:
-    """The cache, the latents, and what each explainer has not answered; draws their windows."""
+    """The cache, the latents, and what each explainer has not answered.
+
+    Windows are drawn, and the subject is steered for explainers that read its output.
+    """
     cache = caches.the_cache(db, wanted)
     latents = choose_latents(db, cache, job.latents, job.seed)
     examples = _examples(db, cache, latents, job, tell)
+    explainers = [find_explainer(name) for name in job.explain.explainers]
+    reads_output = any(explainer.reads == "output" for explainer in explainers)
+    output = _output(db, cache, examples, job, tell) if reads_output else stages.NO_STEERINGS
     with source.preview() if source else nullcontext() as engine:
         works = []
-        for name in job.explain.explainers:
-            explainer = find_explainer(name)
-            prompt = find_prompt(explainer, job.explain.prompt)
+        for explainer in explainers:
+            prompt = _prompt(explainer, job)
             engine_id = engine.id if engine and prompt else None
-            works.append(stages.pending_explanations(db, examples, explainer, prompt, engine_id))
+            seen = output if explainer.reads == "output" else stages.NO_STEERINGS
+            works.append(
+                stages.pending_explanations(db, examples, explainer, prompt, engine_id, seen)
+            )
     return cache, latents, works
+
+
+def _output(
+    db: Database, cache: CacheInfo, examples: Sequence[ExampleSet], job: ExplainJob, tell: Reporter
+) -> Mapping[str, Steering | None]:
+    """Example set → what the subject does when its latent is turned up, as intervention steers."""
+    settings = INTERVENTION.settings
+    places = intervening.Places(job.subject, job.coder)
+    intervening.steer_sets(db, cache, [each.id for each in examples], settings, places, tell)
+    return {
+        each.id: steerings.load_steering(db, steering_id(each.id, settings)) for each in examples
+    }
 
 
 def _examples(
@@ -233,7 +262,13 @@ def run_study(
 ) -> tuple[str, list[int]]:
     """The whole pipeline, from where it stopped; returns the cache's id and the latents."""
     explain_job = ExplainJob(
-        whole.seed, whole.latents, whole.examples, whole.engine, whole.explain, whole.subject.model
+        whole.seed,
+        whole.latents,
+        whole.examples,
+        whole.engine,
+        whole.explain,
+        whole.subject.model,
+        whole.coder.path,
     )
     section = whole.score
     if not section.explainers:

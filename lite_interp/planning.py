@@ -58,7 +58,7 @@ class PlannedUnit(NamedTuple):
 def plan_explanations(
     results: Path, wanted: str, job: ExplainJob, tell: Reporter
 ) -> list[PlannedUnit]:
-    """What `explain_latents` would ask; draws the windows if they are not drawn yet."""
+    """What `explain_latents` would ask; windows are drawn and the subject steered in earnest."""
     source = explaining_engine(job)
     if source is None:
         raise UsageError("these explainers ask no engine: there is nothing to plan")
@@ -68,7 +68,7 @@ def plan_explanations(
         for work in works:
             for group in work.groups if work.prompt else ():
                 ask = partial(explain_group, group, work.explainer, work.prompt, rehearsal.engine)
-                latents = tuple(examples.latent for examples in group)
+                latents = tuple(known.examples.latent for known in group)
                 units.append(_rehearse(rehearsal, work.explainer.name, latents, len(group), ask))
     return units
 
@@ -89,9 +89,9 @@ def plan_scores(results: Path, wanted: str, job: ScoreJob, tell: Reporter) -> li
                 tools = Tools(engine=rehearsal.engine)
                 plan = wanted_trials(explanations, pool, scorer, job, tools)
                 for trial in chain.from_iterable(scoring.pending_trials(db, plan)):
-                    items = scoring.trial_items(trial, scorer)
+                    items = scoring.trial_items(db, trial, scorer)
                     ask = partial(scorer.score, trial.text, items, plan.tools, scorer.settings)
-                    latents = (trial.examples.latent,)
+                    latents = (trial.latent,)
                     units.append(_rehearse(rehearsal, scorer.name, latents, len(items), ask))
     return units
 

@@ -7,8 +7,9 @@ it loses at most the unit in hand, and the same call goes on with the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sqlite_utils import Database
 
@@ -19,10 +20,10 @@ from lite_interp.db.caches import CacheInfo
 from lite_interp.embedder import Embedder
 from lite_interp.engine import Engine
 from lite_interp.errors import ResultsError
-from lite_interp.explain import Explainer, explain_group, explanation_id
+from lite_interp.explain import Evidence, Explainer, explain_group, explanation_id
 from lite_interp.negatives import Near
 from lite_interp.prompts import Prompt
-from lite_interp.records import ExampleSet, Firings
+from lite_interp.records import ExampleSet, Firings, Steering
 from lite_interp.samplers import (
     DrawSettings,
     Source,
@@ -40,6 +41,9 @@ GROUP = 4
 N_SIBLINGS = 3
 """Latents, most alike in direction or in firing, whose windows make up the stratum `sibling`: ten
 would make it half of a corpus."""
+
+NO_STEERINGS: Mapping[str, Steering | None] = MappingProxyType({})
+"""For explainers that read windows."""
 
 
 def cache_shards(
@@ -183,8 +187,8 @@ def load_examples(
 class ExplainWork:
     """Explanations that are wanted with one explainer, prompt and engine."""
 
-    groups: tuple[tuple[ExampleSet, ...], ...]
-    """Example sets without an explanation yet, those that are explained side by side together."""
+    groups: tuple[tuple[Evidence, ...], ...]
+    """Latents without an explanation yet, those that are explained side by side together."""
     explainer: Explainer
     """How to explain."""
     prompt: Prompt | None
@@ -202,19 +206,29 @@ def pending_explanations(
     explainer: Explainer,
     prompt: Prompt | None,
     engine_id: str | None,
+    steerings: Mapping[str, Steering | None] = NO_STEERINGS,
 ) -> ExplainWork:
     """The example sets that this explainer has not answered.
 
     Who is explained with whom follows from the whole list, not from what is pending, and a group
     is stored whole; so a run that was killed repeats the same numbers.
+
+    Args:
+        db: the results file.
+        examples: all example sets that are to be explained.
+        explainer: how.
+        prompt: its prompt, if it has one.
+        engine_id: the engine, if one is asked.
+        steerings: example set → what its latent does, for an explainer that reads output.
     """
 
-    def unknown(example: ExampleSet) -> bool:
-        name = explanation_id(example.id, explainer, prompt, engine_id)
+    def unknown(known: Evidence) -> bool:
+        name = explanation_id(known, explainer, prompt, engine_id)
         return not studies.known(db, "explanations", name)
 
-    starts = range(0, len(examples), GROUP)
-    groups = (tuple(filter(unknown, examples[start : start + GROUP])) for start in starts)
+    known = [Evidence(each, steerings.get(each.id)) for each in examples]
+    starts = range(0, len(known), GROUP)
+    groups = (tuple(filter(unknown, known[start : start + GROUP])) for start in starts)
     return ExplainWork(tuple(group for group in groups if group), explainer, prompt)
 
 

@@ -154,7 +154,7 @@ class ExplainSection(Section):
     explainers: tuple[str, ...] = ("llm",)
     """Names of explainers."""
     prompt: str = ""
-    """Prompt for the `llm` explainer; empty = its own."""
+    """Prompt of the first explainer that asks an engine; empty = its own."""
 
 
 class ScoreSection(Section):

@@ -11,6 +11,7 @@ import typer
 from lite_interp.cli.options import (
     AllowRemote,
     CacheId,
+    CoderPlace,
     EmbedderModel,
     EngineContext,
     EngineModel,
@@ -112,7 +113,7 @@ def cache(
 
 def explain(
     results: Results,
-    explainer: Annotated[list[str] | None, typer.Option(help="token_list, llm; repeat.")] = None,
+    explainer: Annotated[list[str] | None, typer.Option(help="token_list, llm, output.")] = None,
     engine: EngineModel = "",
     latents: Latents = "",
     n: Annotated[int, typer.Option(help="How many latents to draw.")] = 8,
@@ -129,6 +130,7 @@ def explain(
     embedder: EmbedderModel = "all-minilm-l6-v2",
     prompt: Annotated[str, typer.Option(help="Prompt name or .toml file.")] = "",
     subject: SubjectPlace = "",
+    coder: CoderPlace = "",
     n_ctx: EngineContext = 4096,
     threads: Threads = 0,
     values: EngineValues = None,
@@ -158,7 +160,7 @@ def explain(
     names = tuple(explainer or ("llm",))
     asked = study.parse_section(study.ExplainSection, explainers=names, prompt=prompt)
     judge = engine_section(engine, n_ctx, threads, allow_remote, values)
-    job = ExplainJob(seed, chosen, drawn, judge, asked, subject)
+    job = ExplainJob(seed, chosen, drawn, judge, asked, subject, coder)
     if explain_plan:
         from lite_interp.planning import plan_explanations
 
