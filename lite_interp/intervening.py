@@ -20,6 +20,7 @@ from sqlite_utils import Database
 from lite_interp import steering
 from lite_interp.db import caches, details, steerings, studies
 from lite_interp.db.caches import CacheInfo
+from lite_interp.detailing import Weights, compute_details
 from lite_interp.errors import CoderError, SubjectError, one_line
 from lite_interp.fetch import model_path
 from lite_interp.ids import generator
@@ -75,31 +76,41 @@ def steer(
     db: Database,
     cache: CacheInfo,
     explanations: Sequence[Explanation],
-    settings: Mapping[str, Any],
+    ways: Sequence[Mapping[str, Any]],
     places: Places,
     tell: Reporter,
 ) -> None:
-    """Let the subject write what the intervention scorer reads, for every latent explained."""
+    """Let the subject write what the intervention scorer reads, for every latent explained.
+
+    Args:
+        db: the file.
+        cache: the cache.
+        explanations: whose latents are steered; those made by rule are not.
+        ways: settings of the scorer, one for each way to steer.
+        places: where subject and coder are.
+        tell: who is told.
+    """
     names = dict.fromkeys(each.example_set_id for each in explanations if each.latent >= 0)
-    steer_sets(db, cache, list(names), settings, places, tell)
+    steer_sets(db, cache, list(names), ways, places, tell)
 
 
 def steer_sets(
     db: Database,
     cache: CacheInfo,
     example_set_ids: Sequence[str],
-    settings: Mapping[str, Any],
+    ways: Sequence[Mapping[str, Any]],
     places: Places,
     tell: Reporter,
 ) -> None:
     """Steer the subject along the latents of example sets, where that was not done."""
-    work = pending_steerings(db, example_set_ids, settings)
-    if not work:
+    works = [(pending_steerings(db, example_set_ids, settings), settings) for settings in ways]
+    if not any(work for work, _ in works):
         return
     steerer = open_steerer(db, cache, places, tell)
-    label = "steering" if settings["ablate"] else f"steering (KL {settings['kl']:g})"
-    for _ in tell.track(write_steerings(db, work, settings, steerer), len(work), label):
-        pass
+    for work, settings in works:
+        label = "steering" if settings["ablate"] else f"steering (KL {settings['kl']:g})"
+        for _ in tell.track(write_steerings(db, work, settings, steerer), len(work), label):
+            pass
 
 
 def pending_steerings(
@@ -121,7 +132,9 @@ def _examples(db: Database, example_set_id: str) -> ExampleSet:
 
 
 def open_steerer(db: Database, cache: CacheInfo, places: Places, tell: Reporter) -> Steerer:
-    """Load subject and coder, and refuse other ones than those of the cache.
+    """Load subject and coder as the cache had them, and refuse other ones.
+
+    The details of latents, which say what a direction promotes, are made if they are missing.
 
     Raises:
         SubjectError: no subject there, or another one.
@@ -131,7 +144,7 @@ def open_steerer(db: Database, cache: CacheInfo, places: Places, tell: Reporter)
     path = model_path(places.subject or cache.subject_path, "subject")
     coder = load_coder(Path(places.coder or coder_path))
     tell.say(f"loading the subject {path.name}")
-    subject = load_subject(path)
+    subject = load_subject(path, dtype=caches.subject_dtype(db, cache.id))
     if subject.hash != cache.subject_id:
         raise SubjectError(
             f"another subject than the one of this cache: {one_line(subject.name)}",
@@ -145,6 +158,10 @@ def open_steerer(db: Database, cache: CacheInfo, places: Places, tell: Reporter)
         )
     if not coder.is_transcoder:
         coder = replace(coder, reads=hookpoint, writes=hookpoint)
+    coder, tokenizer = coder.to(subject.device), load_tokenizer(path)
+    if not details.has_details(db, cache.id):
+        weights = Weights(subject, coder, subject.resolve(coder.writes))
+        compute_details(db, cache, tokenizer, weights)
     lengths, token_ids = caches.load_tokens(db, cache.corpus)
 
     def lens(latent: int) -> list[str]:
@@ -153,8 +170,8 @@ def open_steerer(db: Database, cache: CacheInfo, places: Places, tell: Reporter)
 
     return Steerer(
         subject,
-        coder.to(subject.device),
-        load_tokenizer(path),
+        coder,
+        tokenizer,
         lambda context: token_ids[context, : lengths[context]],
         lens,
     )

@@ -232,7 +232,7 @@ def _output(
     """Example set → what the subject does when its latent is turned up, as intervention steers."""
     settings = INTERVENTION.settings
     places = intervening.Places(job.subject, job.coder)
-    intervening.steer_sets(db, cache, [each.id for each in examples], settings, places, tell)
+    intervening.steer_sets(db, cache, [each.id for each in examples], [settings], places, tell)
     return {
         each.id: steerings.load_steering(db, steering_id(each.id, settings)) for each in examples
     }
@@ -280,5 +280,6 @@ def run_study(
     name = cache_corpus(results, job, tell, loaded)
     wanted = name.removeprefix("b2:")
     latents = explain_latents(results, wanted, explain_job, tell)
-    score_explanations(results, wanted, ScoreJob(whole.engine, section, latents), tell)
+    places = intervening.Places(whole.subject.model, whole.coder.path)
+    score_explanations(results, wanted, ScoreJob(whole.engine, section, latents, places), tell)
     return name, latents

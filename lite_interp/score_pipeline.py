@@ -54,9 +54,8 @@ def score_explanations(results: Path, wanted: str, job: ScoreJob, tell: Reporter
         if job.score.oracles:
             oracles.write_oracles(db, cache, job.places.subject, tell)
         explanations = wanted_explanations(db, cache, job, tell)
-        for scorer in scorers:
-            if scorer.steers:
-                intervening.steer(db, cache, explanations, scorer.settings, job.places, tell)
+        ways = [scorer.settings for scorer in scorers if scorer.steers]
+        intervening.steer(db, cache, explanations, ways, job.places, tell)
         for needs in ("embedder", "engine"):
             some = [scorer for scorer in scorers if scorer.needs == needs]
             if some:

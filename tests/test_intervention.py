@@ -148,7 +148,7 @@ def steer(results, wanted, told=None, places=NOWHERE):
         (cache,) = caches.load_caches(db)
         explanations = [e for e in studies.load_explanations(db, cache.id) if e.latent >= 0]
         told = told or tiny_study.Told()
-        intervening.steer(db, cache, explanations, wanted, places, told)
+        intervening.steer(db, cache, explanations, [wanted], places, told)
         names = {e.example_set_id for e in explanations}
         return [steerings.load_steering(db, steering_id(name, wanted)) for name in sorted(names)]
 
@@ -252,7 +252,7 @@ def test_the_tokens_that_are_raised_are_noted_for_shown_prompts_alone(
 ):
     # In bfloat16 one pass and many are rounded otherwise.
     subject = load_subject(explained / "subject", dtype="float32")
-    monkeypatch.setattr(intervening, "load_subject", lambda path: subject)
+    monkeypatch.setattr(intervening, "load_subject", lambda path, **options: subject)
     found = [each for each in steer(results, settings(n_tuning=3)) if each.failure is None]
     coder, tokenizer = load_coder(explained / "coder"), load_tokenizer(explained / "subject")
     with read_results(results) as db:

@@ -19,7 +19,7 @@ LAYERS = [
     "db",  # the results file
     "engine",  # llama.cpp
     "subject tokenizer sae embedder fetch",  # models
-    "windows cost sheets lens steering window_index",
+    "windows cost sheets lens steering window_index explain_output",
     "negatives measures",
     "corpus cache samplers explain score",  # the method: records in, records out
     "judging oracle_rules",

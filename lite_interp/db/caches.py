@@ -171,6 +171,14 @@ def coder_place(db: Database, coder_id: str) -> tuple[str, str]:
     return str(path), hookpoint
 
 
+def subject_dtype(db: Database, cache_id: str) -> str:
+    """Number format in which the subject was run for a cache."""
+    row = db.execute(
+        "select json_extract(settings, '$.dtype') from caches where id = ?", [cache_id]
+    )
+    return str(row.fetchone()[0])
+
+
 def the_cache(db: Database, wanted: str = "") -> CacheInfo:
     """The complete cache that the user means: by the beginning of its id, or the only one.
 
