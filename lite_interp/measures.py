@@ -16,6 +16,8 @@ from lite_interp.records import Estimate, Score
 from lite_interp.sheets import Reading, Sheet, population_weights, readings
 
 NAN = math.nan
+EQUAL = "all values are equal"
+"""Why there is no number if a judge said the same of everything."""
 
 
 Calibrate = Callable[[str], Calibration | None]
@@ -205,7 +207,7 @@ def _reason(sheet: Sheet, active: NDArray[np.bool_], own: NDArray[np.float64]) -
     if not active.any():
         return "no activating window with a verdict"
     # A judge that says the same of everything has not judged.
-    return "all values are equal" if np.ptp(own) == 0 else None
+    return EQUAL if np.ptp(own) == 0 else None
 
 
 def _empty(sheet: Sheet) -> str:

@@ -21,6 +21,7 @@ from lite_interp.db.caches import CacheInfo
 from lite_interp.errors import one_line
 from lite_interp.ids import content_id
 from lite_interp.loading import Reporter, cache_tokenizer
+from lite_interp.measures import EQUAL
 from lite_interp.oracle_rules import KINDS, RULES, Rule, oracle_latent, rule_firings
 from lite_interp.records import ExampleSet, Explanation, Firings, Usage
 from lite_interp.samplers import DrawSettings, Source, draw_example_set, example_set_id
@@ -191,12 +192,20 @@ def ceilings(rows: Iterable[Mapping[str, Any]]) -> list[Ceiling]:
     """
     found: dict[_Judge, dict[int, dict[str, float]]] = {}
     for row in rows:
-        if row["latent"] >= 0 or row["value"] is None:
+        value = _value(row)
+        if row["latent"] >= 0 or value is None:
             continue
         rules = found.setdefault(_Judge(*(row[name] for name in _Judge._fields)), {})
-        rules.setdefault(row["latent"], {})[_kind(row)] = row["value"]
+        rules.setdefault(row["latent"], {})[_kind(row)] = value
     made = (_ceiling(judge, list(rules.values())) for judge, rules in found.items())
     return [ceiling for ceiling in made if ceiling]
+
+
+def _value(row: Mapping[str, Any]) -> float | None:
+    """A score; a judge that rejects a false explanation everywhere alike knows as much as chance."""
+    if row["value"] is None and row["statistic"] == "auroc" and row["reason"] == EQUAL:
+        return 0.5
+    return row["value"]
 
 
 LATENT = "latent"

@@ -77,9 +77,9 @@ class Steering:
     kl_scored: float | None
     """The same on the prompts that are scored."""
     promoted: Mapping[str, Any]
-    """Tokens that steering makes likelier: `tokens` over the scored prompts, `shown` behind each prompt
-    for tuning; and the share of the latent's logit-lens tokens in what was written, `lens_steered` and
-    `lens_clean`; plain JSON."""
+    """Tokens that steering makes likelier: `tokens` over the scored prompts, `shown` behind each
+    prompt for tuning; and the share of the latent's logit-lens tokens in what was written,
+    `lens_steered` and `lens_clean`; plain JSON."""
     failure: str | None
     """Why there are no continuations: `no_prompts`, `not_reached`, …"""
     passages: tuple[Passage, ...]
