@@ -202,8 +202,8 @@ def ceilings(rows: Iterable[Mapping[str, Any]]) -> list[Ceiling]:
 
 
 def _value(row: Mapping[str, Any]) -> float | None:
-    """A score; a judge that rejects a false explanation everywhere alike knows as much as chance."""
-    if row["value"] is None and row["statistic"] == "auroc" and row["reason"] == EQUAL:
+    """A score; a judge that says the same of all windows tells them apart as well as chance."""
+    if row["value"] is None and row["statistic"] == "auroc" and row.get("reason") == EQUAL:
         return 0.5
     return row["value"]
 
