@@ -18,6 +18,7 @@ from lite_interp.calibration import Calibration
 from lite_interp.cost import summed
 from lite_interp.db import steerings, studies, trials
 from lite_interp.db.trials import Group, TrialRow
+from lite_interp.explain import way_of
 from lite_interp.ids import content_id
 from lite_interp.judging import plan_rounds
 from lite_interp.records import Estimate, ExampleSet, Explanation, Score, Verdict
@@ -42,7 +43,8 @@ def write_scores(db: Database, cache_id: str) -> None:
     alike: dict[str, list[Group]] = {}
     for group in trials.scored_groups(db, cache_id):
         if group.scorer in SCORERS and isinstance(json.loads(group.settings), dict):
-            way = _way(explanations.get(group.explanation_id or ""))
+            own = explanations.get(group.explanation_id or "")
+            way = way_of(own) if own else ""
             key = content_id([group.scorer, group.settings, group.model_id, way])
             alike.setdefault(key, []).append(group)
     with db.atomic():
@@ -50,18 +52,6 @@ def write_scores(db: Database, cache_id: str) -> None:
         trials.replace_scores(db, cache_id, chain.from_iterable(found))
         trials.set_q_values(db, _q_values(trials.load_scores(db, cache_id)))
         trials.note_scoring(db, cache_id, __version__)
-
-
-def _way(explanation: Explanation | None) -> list[Any]:
-    """What explanations have in common that are compared: explainer, prompt, engine, settings."""
-    if explanation is None:
-        return []
-    return [
-        explanation.explainer,
-        explanation.prompt_id,
-        explanation.engine_id,
-        dict(explanation.settings),
-    ]
 
 
 def _scores(
@@ -153,7 +143,7 @@ def _asked(trial: TrialRow) -> set[tuple[str, str]]:
 
 
 def _is_kin(own: Explanation, other: Explanation | None) -> bool:
-    return other is not None and other.latent != own.latent and _way(own) == _way(other)
+    return other is not None and other.latent != own.latent and way_of(own) == way_of(other)
 
 
 def _aligned(

@@ -332,3 +332,15 @@ def explain_group(
         )
         for known, answer in zip(group, answers, strict=True)
     ]
+
+
+def way_of(explanation: Explanation) -> str:
+    """How an explanation was made, latent and windows aside: what may be a control of another."""
+    return content_id(
+        [
+            explanation.explainer,
+            explanation.prompt_id,
+            explanation.engine_id,
+            dict(explanation.settings),
+        ]
+    )

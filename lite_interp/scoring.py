@@ -14,6 +14,7 @@ from sqlite_utils import Database
 
 from lite_interp.cost import Meter
 from lite_interp.db import steerings, studies, trials
+from lite_interp.explain import way_of
 from lite_interp.ids import content_id, generator
 from lite_interp.judging import Judged, judge_until_sure
 from lite_interp.records import Explanation, Trial, Verdict
@@ -127,7 +128,7 @@ def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ..
     able: dict[str, list[Explanation]] = {}
     for each in sorted(wanted.pool, key=lambda each: each.id):
         if each.text is not None:
-            able.setdefault(_way(each), []).append(each)
+            able.setdefault(way_of(each), []).append(each)
     settings = trial_settings(scorer, wanted.tools, judging)
     judge = _judge(scorer, wanted.tools).id
     seen = set()
@@ -152,7 +153,7 @@ def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ..
         judged = trials.judged_controls(db, name, *way)
         # A rule-made latent brings its null with it: the explanation that is false.
         n_controls = judging.n_controls if own.latent >= 0 else 0
-        others = _controls(own, able[_way(own)], judged, n_controls) if n_controls else []
+        others = _controls(own, able[way_of(own)], judged, n_controls) if n_controls else []
         group = sorted(each.id for each in (own, *others)) if judging.stops(scorer) else []
         yield (
             _trial(asked, own, group=group),
@@ -177,18 +178,6 @@ def trial_settings(scorer: Scorer, tools: Tools, judging: Judging) -> dict[str, 
     """What tells the trials of one way to score from those of another, the prompt included."""
     prompt = {"prompt": tools.prompt.id} if tools.prompt else {}
     return {**judging.asked(scorer), **prompt}
-
-
-def _way(explanation: Explanation) -> str:
-    """What explanations have in common that may be controls of each other."""
-    return content_id(
-        [
-            explanation.explainer,
-            explanation.prompt_id,
-            explanation.engine_id,
-            dict(explanation.settings),
-        ]
-    )
 
 
 def _trial(

@@ -28,6 +28,7 @@ from lite_interp.db import caches, steerings, studies
 from lite_interp.db import trials as trial_rows
 from lite_interp.db.file import add
 from lite_interp.errors import ResultsError, UsageError
+from lite_interp.explain import way_of
 from lite_interp.ids import canonical_json, content_id
 from lite_interp.prompts import load_prompt
 from lite_interp.records import (
@@ -446,21 +447,17 @@ def test_what_was_answered_first_stays(db):
     assert [found.text for found in studies.load_explanations(db, CACHE)] == ["meaning 0"]
 
 
-def test_only_explanations_made_alike_of_other_latents_are_comparable(db):
+def test_explanations_are_made_alike_if_all_but_latent_and_windows_is_the_same(db):
     own = store_latent(db, make_examples(0))
-    kin = store_latent(db, make_examples(1))
-    store_latent(db, make_examples(0, seed=1), name="same_latent")
-    store_latent(db, make_examples(2), name="explainer", explainer="token_list")
-    store_latent(db, make_examples(2), name="prompt", prompt_id=None)
-    store_latent(db, make_examples(2), name="engine", engine_id=None)
-    store_latent(db, make_examples(2), name="settings", settings={"n_words": 25})
-    assert studies.comparable(db, own.id) == {kin.id}
-
-
-def test_explanations_without_prompt_and_engine_are_comparable_too(db):
-    bare = {"explainer": "token_list", "prompt_id": None, "engine_id": None}
-    own, kin = (store_latent(db, make_examples(k), **bare) for k in (0, 1))
-    assert studies.comparable(db, own.id) == {kin.id}
+    kin = [store_latent(db, make_examples(1)), store_latent(db, make_examples(0, seed=1), name="x")]
+    assert {way_of(each) for each in kin} == {way_of(own)}
+    others = [
+        store_latent(db, make_examples(2), name="explainer", explainer="token_list"),
+        store_latent(db, make_examples(2), name="prompt", prompt_id=None),
+        store_latent(db, make_examples(2), name="engine", engine_id=None),
+        store_latent(db, make_examples(2), name="settings", settings={"n_words": 25}),
+    ]
+    assert len({way_of(each) for each in (own, *others)}) == 5
 
 
 # Trials

@@ -151,19 +151,6 @@ def has_scored(db: Database, example_set_id: str) -> bool:
     return row.fetchone() is not None
 
 
-def comparable(db: Database, explanation_id: str) -> set[str]:
-    """Explanations of other latents by the same explainer, prompt, engine and settings."""
-    rows = db.execute(
-        """select other.id from explanations as own join explanations as other
-           on other.cache_id = own.cache_id and other.latent != own.latent
-           and other.explainer = own.explainer and other.settings = own.settings
-           and other.prompt_id is own.prompt_id and other.engine_id is own.engine_id
-           where own.id = ?""",
-        [explanation_id],
-    )
-    return {row[0] for row in rows}
-
-
 def count(db: Database, table: str) -> int:
     """Rows of a table."""
     return int(db.execute(f"select count(*) from {table}").fetchone()[0])
