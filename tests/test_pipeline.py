@@ -12,7 +12,7 @@ import tiny_study
 from lite_interp import scoring, study
 from lite_interp.cache import cache_id
 from lite_interp.choosing import choose_latents
-from lite_interp.db import caches
+from lite_interp.db import caches, trials
 from lite_interp.db.file import read_results
 from lite_interp.demo import print_results
 from lite_interp.engine.scripted import ScriptedEngine
@@ -313,3 +313,42 @@ def test_a_damaged_blob_is_one_line(moved):
         db.execute("update firings set packed = x'00'")
     with read_results(moved / "study.db") as db, pytest.raises(ResultsError, match="damaged"):
         caches.load_firings(db, caches.load_caches(db)[0], latents[0])
+
+
+def test_a_cache_without_details_gets_them_when_it_is_asked_for_again(moved):
+    run(moved)
+    question = "select count(*), sum(promoted is null) from latent_details"
+    with sqlite3.connect(moved / "study.db") as db:
+        n, missing = db.execute(question).fetchone()
+        assert n == db.execute("select n_latents from coders").fetchone()[0]
+        assert missing == 0
+        before = db.execute("select * from latent_details order by latent").fetchall()
+        db.execute("delete from latent_details")
+    _, _, told = run(moved)
+    assert any("looking at each latent" in line for line in told.lines)
+    with sqlite3.connect(moved / "study.db") as db:
+        assert db.execute("select * from latent_details order by latent").fetchall() == before
+
+
+def test_harder_silent_windows_are_drawn_with_their_strata_and_weights(moved):
+    harder = {"n_same_token": 2, "n_sibling": 2, "n_near": 2, "embedder": str(moved / "embedder")}
+    _, _, told = run(moved, examples=harder, explain={"explainers": ("token_list",)})
+    assert "embedding windows" in told.totals
+    strata = """select stratum, count(*), min(weight) from example_set_windows
+                where role = 'scored' and stratum not like 'decile%' group by stratum"""
+    with sqlite3.connect(moved / "study.db") as db:
+        found = {row[0]: row[1:] for row in db.execute(strata)}
+        silent = db.execute(
+            """select count(*) from example_set_windows join windows on windows.id = window_id
+               where stratum not like 'decile%' and role = 'scored' and max_value > 0"""
+        ).fetchone()[0]
+    assert {"random", "near"} <= set(found) <= {"random", "near", "sibling", "same_token"}
+    assert all(weight >= 1 for _, weight in found.values())
+    assert silent == 0
+    _, _, again = run(moved, examples=harder, explain={"explainers": ("token_list",)})
+    assert "embedding windows" not in again.totals
+    with read_results(moved / "study.db") as db:
+        (cache,) = caches.load_caches(db)
+        metrics = [row["metrics"] for row in trials.load_scores(db, cache.id)]
+    assert any("near" in each["strata"] for each in metrics)
+    assert any(0 < each.get("base_rate", 0) < 1 for each in metrics)
