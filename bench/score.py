@@ -68,18 +68,23 @@ class Way(NamedTuple):
     """Controls that are judged beside the explanation."""
     n_looks: int
     """Looks, equally spaced; 1 = all windows are judged."""
-    lists: bool
+    lists: bool = False
     """Whether five windows are judged in one list."""
+    relative: bool = False
+    """Whether margins are read less the mean of the controls."""
 
 
 WAYS = (
-    Way("fixed, 100 + 100 windows", 2, 1, False),
-    Way("until sure, 5 looks, 2 controls", 2, 5, False),
-    Way("until sure, 10 looks, 2 controls", 2, 10, False),
-    Way("until sure, 20 looks, 2 controls", 2, 20, False),
-    Way("until sure, 10 looks, 1 control", 1, 10, False),
-    Way("lists of five, fixed", 1, 1, True),
-    Way("lists of five, until sure, 10 looks", 1, 10, True),
+    Way("fixed, 100 + 100 windows, 2 controls", 2, 1),
+    Way("fixed, 100 + 100 windows, 1 control", 1, 1),
+    Way("until sure, 5 looks, 2 controls", 2, 5),
+    Way("until sure, 5 looks, 1 control", 1, 5),
+    Way("until sure, 10 looks, 1 control", 1, 10),
+    Way("until sure, 20 looks, 1 control", 1, 20),
+    Way("until sure, 5 looks, 2 controls, relative", 2, 5, relative=True),
+    Way("until sure, 20 looks, 2 controls, relative", 2, 20, relative=True),
+    Way("lists of five, fixed", 1, 1, lists=True),
+    Way("lists of five, until sure, 5 looks", 1, 5, lists=True),
 )
 
 
@@ -157,9 +162,12 @@ def replay(
     values = each.values[: 1 + way.n_controls]
     for n_active, n_silent in sequential.looks(N_WINDOWS, N_WINDOWS, way.n_looks):
         seen = np.concatenate([places[0][:n_active], places[1][:n_silent]])
-        active, table = each.active[seen], values[:, seen]
-        own = sequential.area_interval(active, table[0], way.n_looks)
-        difference = sequential.difference_interval(active, table[0], table[1:], way.n_looks)
+        active, values_seen = each.active[seen], values[:, seen]
+        one, others = values_seen[0], values_seen[1:]
+        if way.relative:
+            one, others = stats.relative(one, others), stats.relative_controls(others)
+        own = sequential.area_interval(active, one, way.n_looks)
+        difference = sequential.difference_interval(active, one, others, way.n_looks)
         if done(own, difference):
             return len(seen) * len(values) * each.tokens, True
     return 2 * N_WINDOWS * len(values) * each.tokens, False
