@@ -42,7 +42,7 @@ def write_scores(db: Database, cache_id: str) -> None:
     explanations = {each.id: each for each in studies.load_explanations(db, cache_id)}
     alike: dict[str, list[Group]] = {}
     for group in trials.scored_groups(db, cache_id):
-        if group.scorer in SCORERS and isinstance(json.loads(group.settings), dict):
+        if group.scorer in SCORERS and group.settings.startswith("{"):
             own = explanations.get(group.explanation_id or "")
             way = way_of(own) if own else ""
             key = content_id([group.scorer, group.settings, group.model_id, way])

@@ -22,7 +22,7 @@ from lite_interp.records import Explanation
 from lite_interp.render import one_row, terminal_safe
 from lite_interp.score_lines import number, percent, short, statistic_name
 from lite_interp.stats import wilson
-from lite_interp.ways import Way, header, in_order, way_names, way_of
+from lite_interp.ways import Way, header, in_order, plainest, way_names, way_of
 
 Row = dict[str, Any]
 Diagnosis = Literal["good", "bad explanation", "bad latent", "unsure"]
@@ -141,7 +141,7 @@ def diagnosis(scores: Iterable[Row], able: bool = True) -> Diagnosis:
     Raw scores are meant, whichever are shown. If a scorer judged in several ways, the first counts.
     """
     first: dict[str, Row] = {}
-    for score in sorted(scores, key=way_of):
+    for score in sorted(scores, key=lambda row: plainest(way_of(row))):
         if score["variant"] == "raw":
             first.setdefault(score["scorer"], score)
     gains = (first.get(name, {}).get("difference_low") for name in ("detection", "fuzzing"))

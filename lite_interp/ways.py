@@ -1,7 +1,7 @@
 """What the ways to score are called, where one scorer judged in several.
 
-A way is a scorer with its settings and model. The first keeps the name of the scorer; another one
-adds what differs from the first: `intervention` and `intervention@kl=1`.
+A way is a scorer with its settings and model. The plainest keeps the name of the scorer; another
+one adds what differs from it: `intervention` and `intervention@kl=1`.
 """
 
 from __future__ import annotations
@@ -41,17 +41,22 @@ def way_of(row: Mapping[str, Any]) -> Way:
 
 
 def way_names(rows: Iterable[Mapping[str, Any]]) -> dict[Way, str]:
-    """Each way with its name, those of one scorer in the order of their settings as text.
+    """Each way with its name, those of one scorer from the plainest on.
 
     Ids of prompts and models are cut to eight digits. Names hold no control characters.
     """
     first: dict[str, Way] = {}
     names = {}
-    for way in sorted({way_of(row) for row in rows}):
+    for way in sorted({way_of(row) for row in rows}, key=plainest):
         names[way] = one_row(way.scorer)
         if first.setdefault(way.scorer, way) != way:
             names[way] += "@" + _difference(first[way.scorer], way)
     return names
+
+
+def plainest(way: Way) -> tuple[str, int, Way]:
+    """What ways of a scorer are sorted by: fewest settings first, then as text."""
+    return way.scorer, len(_settings(way)), way
 
 
 def _difference(first: Way, way: Way) -> str:
@@ -65,7 +70,11 @@ def _difference(first: Way, way: Way) -> str:
 
 
 def _settings(way: Way) -> dict[str, Any]:
-    return {**json.loads(way.settings), "model": way.model_id}
+    try:
+        found = json.loads(way.settings)
+    except ValueError:  # another's file
+        found = None
+    return {**(found if isinstance(found, dict) else {}), "model": way.model_id}
 
 
 def _told(value: Any) -> str:

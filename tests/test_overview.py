@@ -115,9 +115,16 @@ def test_ways_that_differ_in_their_model_alone():
 
 
 def test_a_setting_that_another_way_lacks_is_none():
-    rows = [score_row(settings="{}", model_id="b"), score_row(settings='{"a":1}', model_id="b")]
-    # '{"a":1}' stands before '{}'.
-    assert list(way_names(rows).values()) == ["detection", "detection@a=none"]
+    rows = [
+        score_row(settings='{"a":1}', model_id="b"),
+        score_row(settings='{"b":1,"c":2}', model_id="b"),
+        score_row(settings="[", model_id="b"),
+    ]
+    # The plainest has no settings at all, or none that can be read.
+    assert list(way_names(rows).values()) == [
+        "detection", "detection@a=1", "detection@b=1,c=2",
+    ]  # fmt: skip
+    assert list(way_names(rows[:2]).values()) == ["detection", "detection@a=none,b=1,c=2"]
 
 
 def test_names_in_the_order_of_columns():
@@ -495,8 +502,8 @@ def test_means_are_over_one_way_and_never_over_latents_made_by_rule():
     rows = scores_of([1, 2]) + scores_of([1], settings='{"list":true}') + scores_of([-1, -2])
     lines = summary_lines(rows)
     assert [line.split(" (")[0] for line in lines] == [
-        "llm, detection@list=none",
         "llm, detection",
+        "llm, detection@list=true",
     ]
     assert "over 2 latents" in lines[0]
     assert all(

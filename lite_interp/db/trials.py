@@ -258,12 +258,13 @@ def load_scores(db: Database, cache_id: str) -> list[dict[str, Any]]:
 def own_margins(db: Database, explanation_id: str, scorer: str) -> dict[str, float]:
     """Window id → value, of an explanation's verdicts on its own latent's windows.
 
-    If the scorer judged in several ways, of the first: by settings, then by when it was.
+    If the scorer judged in several ways, of the plainest: fewest settings, then as text.
     """
     rows = db.execute(
         """select window_id, value from verdicts where value is not null and trial_id =
              (select id from trials where explanation_id = ? and scorer = ? and control = 0
-              order by settings, rowid limit 1)""",
+              order by case when json_valid(settings) then
+                (select count(*) from json_each(settings)) else 0 end, settings, rowid limit 1)""",
         [explanation_id, scorer],
     )
     return dict(rows.fetchall())
