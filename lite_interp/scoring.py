@@ -153,7 +153,7 @@ def _wanted_groups(db: Database, wanted: Wanted) -> Iterator[tuple[TrialWork, ..
         judged = trials.judged_controls(db, name, *way)
         # A rule-made latent brings its null with it: the explanation that is false.
         n_controls = judging.n_controls if own.latent >= 0 else 0
-        others = _controls(own, able[way_of(own)], judged, n_controls) if n_controls else []
+        others = _controls(own, able.get(way_of(own), ()), judged, n_controls) if n_controls else []
         group = sorted(each.id for each in (own, *others)) if judging.stops(scorer) else []
         yield (
             _trial(asked, own, group=group),
