@@ -129,6 +129,26 @@ def test_rates_are_those_at_the_threshold_that_is_given_for_the_variant():
     assert raw["brier"] == pytest.approx(np.mean((p - np.array(TRUTH)) ** 2))
 
 
+def test_windows_without_a_verdict_leave_their_weight_to_the_others_of_their_stratum():
+    # Each activating window stands for 2 of 4, each silent one for 20 of 40. One silent verdict
+    # failed: the other stands for all 40, and the base rate stays 4 of 44.
+    sheet = make_sheet(trial([2.0, 0.0, 1.0, None]), [], "detection")
+    population = {"decile_0": 4.0, "random": 40.0}
+    sheet = replace(sheet, weights=np.array([2.0, 2.0, 20.0, 20.0]), population=population)
+    some = found(sheet, lambda variant: Calibration(0.5, 1.0, 0.0, 99))["raw"].metrics
+    assert some["base_rate"] == pytest.approx(4 / 44)
+    # Above .5 are one of two activating windows and the silent one: 2 of the 42 yeses are right.
+    assert some["precision"].value == pytest.approx(2 / 42)
+
+
+def test_a_stratum_without_any_verdict_gives_no_rates():
+    sheet = make_sheet(trial(OWN), [], "detection")
+    sheet = replace(sheet, population={"decile_0": 4.0, "random": 40.0, "near": 5.0})
+    metrics = found(sheet, lambda variant: Calibration(0.0, 1.0, 0.0, 99))["raw"].metrics
+    assert "balanced_accuracy" in metrics
+    assert "precision" not in metrics
+
+
 def test_base_rates_mean_nothing_where_items_are_no_windows_of_the_corpus():
     sheet = make_sheet(trial(OWN), [], "fuzzing", are_windows=False)
     metrics = found(sheet, lambda variant: Calibration(0.0, 1.0, 0.0, 99))["raw"].metrics

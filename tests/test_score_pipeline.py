@@ -183,6 +183,7 @@ def test_one_way_that_is_named_twice_is_one_way(explained, monkeypatch):
     [
         ({"scorers": ("detecton",)}, "no scorer is named: detecton"),
         ({"settings": {"detection": {"lists": 5}}}, "detection has no setting: lists"),
+        ({"settings": {"simulation": {"highest": 5}}}, "wrong value of simulation.highest: 5"),
         ({"settings": {"simulation": {"highest": "ten"}}}, "wrong value of simulation.highest"),
         ({"marks": "everywhere"}, "wrong value of fuzzing.marks: everywhere"),
         ({"settings": {"intervention": {"kl": -1.0}}}, "intervention.kl is out of range: -1.0"),

@@ -11,10 +11,10 @@ from lite_interp.errors import UsageError, nearest, one_line
 from lite_interp.score.base import Item, Judgement, Scorer, Tools
 from lite_interp.score.detection import DETECTION
 from lite_interp.score.embedding import EMBEDDING
-from lite_interp.score.fuzzing import FUZZING
+from lite_interp.score.fuzzing import FUZZING, MARKS
 from lite_interp.score.intervention import INTERVENTION
 from lite_interp.score.intruder import INTRUDER
-from lite_interp.score.simulation import SIMULATION
+from lite_interp.score.simulation import HIGHEST, MODES, SIMULATION
 from lite_interp.score.surprisal import SURPRISAL
 
 __all__ = ["SCORERS", "Item", "Judgement", "Scorer", "Tools", "choose_scorers", "find_scorer"]
@@ -29,10 +29,11 @@ SCORERS = {
 LIST_PROMPT = "score/detection_list"
 """Prompt of detection when it asks about several windows at once."""
 
-CHOICES = {
-    ("fuzzing", "marks"): ("activating", "paper"),
+CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("fuzzing", "marks"): MARKS,
     ("intervention", "direction"): ("decoder", "random"),
-    ("simulation", "mode"): ("all_at_once", "token_by_token"),
+    ("simulation", "mode"): MODES,
+    ("simulation", "highest"): HIGHEST,
 }
 """(scorer, setting) → the values it may have, where not every one of its type will do."""
 
@@ -45,7 +46,6 @@ RANGES: dict[tuple[str, str], tuple[float, float]] = {
     ("intervention", "n_continuations"): (1, 100),
     ("intervention", "n_tokens"): (1, 1000),
     ("intervention", "temperature"): (0, 10),
-    ("simulation", "highest"): (1, 10),
     ("simulation", "n_windows"): (2, 10_000),
     ("intruder", "n_questions"): (1, 10_000),
     ("intruder", "n_choices"): (2, 9),
@@ -107,7 +107,8 @@ def _like(scorer: Scorer, key: str, value: Any) -> Any:
     allowed = CHOICES.get((scorer.name, key))
     if allowed and value not in allowed:
         raise UsageError(
-            f"wrong value of {scorer.name}.{key}: {one_line(value)}", f"one of {', '.join(allowed)}"
+            f"wrong value of {scorer.name}.{key}: {one_line(value)}",
+            f"one of {', '.join(map(str, allowed))}",
         )
     low, high = RANGES.get((scorer.name, key), (0, math.inf))
     if isinstance(value, (int, float)) and not low <= value <= high:
