@@ -128,7 +128,7 @@ def _sheet(db: Database, group: Group, explanations: Mapping[str, Explanation]) 
         # In a merged file another group of controls may have stopped elsewhere.
         controls = [trial for trial in controls if _asked(trial) == _asked(mine)]
     sheet = replace(
-        _aligned(group, settings, examples, [mine, *controls]), facts=_facts(db, group, settings)
+        aligned(group, settings, examples, [mine, *controls]), facts=_facts(db, group, settings)
     )
     if "until_sure" not in settings:
         return sheet
@@ -146,12 +146,20 @@ def _is_kin(own: Explanation, other: Explanation | None) -> bool:
     return other is not None and other.latent != own.latent and way_of(own) == way_of(other)
 
 
-def _aligned(
+def aligned(
     group: Group,
     settings: Mapping[str, Any],
     examples: ExampleSet,
     rows: Sequence[TrialRow],
 ) -> Sheet:
+    """Trials item by item: the items of the first, NaN where another has no value on one.
+
+    Args:
+        group: what the score is of.
+        settings: those of the scorer.
+        examples: the windows; verdicts on others are left out.
+        rows: the own trial, then its controls, or whatever else it is compared with.
+    """
     placed = {each.window.id: each for each in examples.scored}
     own = [verdict for verdict in rows[0].verdicts if verdict.window_id in placed]
     names = [(verdict.window_id, verdict.item) for verdict in own]

@@ -84,6 +84,21 @@ def cache_id(
     return content_id(["cache", corpus_id, subject_id, coder_id, asdict(settings), dtype])
 
 
+class Sample(NamedTuple):
+    """What a coder reads and should write on a sample of the corpus."""
+
+    id: str
+    """Content id of the subject and the tokens: the same on every machine."""
+    x: torch.Tensor
+    """(n, d_in) activations that the coder reads; special tokens and outliers are left out."""
+    y: torch.Tensor
+    """(n, d_out) activations that it reconstructs; for an autoencoder x."""
+    median_norm: float
+    """Median norm of x, outliers with it."""
+    tokens_per_second: float
+    """Speed of reading the sample."""
+
+
 class FitSample(NamedTuple):
     """How well a coder fits a subject on a sample of the corpus."""
 
@@ -92,19 +107,24 @@ class FitSample(NamedTuple):
     median_norm: float
     """Median norm of the activations over positions that are no special tokens."""
     tokens_per_second: float
-    """Speed of reading and encoding the sample: what an estimate of the time is made from."""
+    """Speed of reading the sample: what an estimate of the time is made from."""
 
 
-def sample_fit(
-    shards: Iterator[ContextShard], subject: Subject, coder: SparseCoder, site: Site
-) -> FitSample:
-    """Measure a coder on about 2,000 tokens: whole contexts from the given shards.
+def fit_sample(sample: Sample, coder: SparseCoder) -> FitSample:
+    """Measure a coder on a sample of what it reads."""
+    fit = measure_fit(coder, sample.x, sample.y)
+    return FitSample(fit, sample.median_norm, sample.tokens_per_second)
+
+
+def read_sample(shards: Iterator[ContextShard], subject: Subject, site: Site) -> Sample:
+    """Read about 2,000 tokens at a coder's site: whole contexts from the given shards.
 
     Contexts are taken from a shard in an order drawn by a fixed seed, because neighbours are of
     one document. Special tokens and positions whose norm is ten times the median do not count.
     """
     started, n_tokens = time.perf_counter(), 0
     read, written, valid = [], [], []
+    tokens: list[list[int]] = []
     for shard in shards:
         order = generator(0, "fit", shard.ordinal).permutation(len(shard.lengths))
         for rows in np.array_split(order, len(order) // 4 + 1):
@@ -115,6 +135,7 @@ def sample_fit(
             special = np.isin(shard.token_ids[rows][:, : x.shape[1]], list(site.special_ids))
             read.append(_rows(x, inside))
             written.append(_rows(y, inside))
+            tokens += [shard.token_ids[row, : shard.lengths[row]].tolist() for row in rows.tolist()]
             valid.append(~special[inside])
             n_tokens += int(inside.sum())
         if n_tokens >= FIT_TOKENS:
@@ -125,7 +146,8 @@ def sample_fit(
     counted = torch.from_numpy(np.concatenate(valid))
     median = float(norms[counted].median())
     counted = (counted & (norms <= 10 * median)).to(x.device)
-    return FitSample(measure_fit(coder, x[counted], y[counted]), median, n_tokens / seconds)
+    name = content_id(["sample", subject.hash, tokens])
+    return Sample(name, x[counted], y[counted], median, n_tokens / seconds)
 
 
 def read_shard(shard: ContextShard, reader: Reader) -> ShardResult:

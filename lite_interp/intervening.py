@@ -26,7 +26,7 @@ from lite_interp.fetch import model_path
 from lite_interp.ids import generator
 from lite_interp.loading import Reporter, coder_id_of
 from lite_interp.records import ExampleSet, Explanation, Passage, Placed, Steering
-from lite_interp.sae import SparseCoder, load_coder
+from lite_interp.sae import Recipe, SparseCoder, load_coder, randomised
 from lite_interp.score.intervention import steering_id
 from lite_interp.subject import Subject, load_subject
 from lite_interp.tokenizer import Tokenizer, load_tokenizer
@@ -140,9 +140,11 @@ def open_steerer(db: Database, cache: CacheInfo, places: Places, tell: Reporter)
         SubjectError: no subject there, or another one.
         CoderError: no coder there, or another one.
     """
-    coder_path, hookpoint = caches.coder_place(db, cache.coder_id)
+    coder_path, hookpoint, recipe = caches.coder_place(db, cache.coder_id)
     path = model_path(places.subject or cache.subject_path, "subject")
     coder = load_coder(Path(places.coder or coder_path))
+    if recipe:
+        coder = randomised(coder, Recipe(**recipe))
     tell.say(f"loading the subject {path.name}")
     subject = load_subject(path, dtype=caches.subject_dtype(db, cache.id))
     if subject.hash != cache.subject_id:

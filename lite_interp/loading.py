@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from lite_interp import study
-from lite_interp.cache import CacheSettings, FitSample, Site, sample_fit
+from lite_interp.cache import CacheSettings, FitSample, Sample, Site, fit_sample, read_sample
 from lite_interp.corpus import ContextStream, build_contexts, corpus_record
 from lite_interp.db.caches import CacheInfo
 from lite_interp.documents import Skips, read_documents
@@ -19,7 +19,15 @@ from lite_interp.errors import CoderError, SubjectError, one_line
 from lite_interp.fetch import model_path
 from lite_interp.ids import content_id
 from lite_interp.records import Corpus, Hookpoint
-from lite_interp.sae import SparseCoder, check_fits, load_coder, refuse_bad_fit
+from lite_interp.sae import (
+    RANDOM,
+    SparseCoder,
+    check_fits,
+    load_coder,
+    make_recipe,
+    randomised,
+    refuse_bad_fit,
+)
 from lite_interp.subject import Subject, load_subject
 from lite_interp.tokenizer import Tokenizer, load_tokenizer
 
@@ -77,20 +85,38 @@ def load_job(job: CacheJob, tell: Reporter) -> Loaded:
         )
     site = _site(subject, coder, job.coder.hookpoint, tokenizer.special_ids)
     coder = coder.to(subject.device)
-    sample = sample_fit(chain([shard], first), subject, coder, site)
+    read = read_sample(chain([shard], first), subject, site)
+    sample = _fit(read, coder, site, tell)
+    _refuse(sample, coder, job, tell)
+    if job.coder.random:
+        # The real coder was checked first: it says where to read and how many latents fire.
+        recipe = make_recipe(coder, read.x, sample.fit.l0, read.id)
+        coder = randomised(coder, recipe).to(subject.device)
+        sample = _fit(read, coder, site, tell)
+        tell.say("its directions are random: it is not meant to reconstruct, an FVU near 1 is fine")
+    return Loaded(subject, tokenizer, coder, site, sample, study.cache_settings(job.settings))
+
+
+def _fit(read: Sample, coder: SparseCoder, site: Site, tell: Reporter) -> FitSample:
+    """Measure a coder on a sample, and say what it is."""
+    sample = fit_sample(read, coder)
     fit = sample.fit
     tell.say(
         f"coder {coder_name(coder)}: {coder.n_latents:,} latents at {site.reads}; "
         f"FVU {fit.fvu:.3f}, L0 {fit.l0:.1f} on {fit.n_tokens:,} tokens"
     )
+    return sample
+
+
+def _refuse(sample: FitSample, coder: SparseCoder, job: CacheJob, tell: Reporter) -> None:
+    """Refuse a coder that does not reconstruct, unless the user goes on all the same."""
     try:
-        for warning in refuse_bad_fit(fit, coder):
+        for warning in refuse_bad_fit(sample.fit, coder):
             tell.say(f"warning: {warning}")
     except CoderError as error:
         if not job.coder.force:
             raise CoderError(str(error), f"{error.hint}; --force goes on all the same") from None
         tell.say(f"warning: {error}")
-    return Loaded(subject, tokenizer, coder, site, sample, study.cache_settings(job.settings))
 
 
 def _site(subject: Subject, coder: SparseCoder, named: str, special_ids: frozenset[int]) -> Site:
@@ -121,8 +147,9 @@ def cache_tokenizer(cache: CacheInfo, moved: str) -> Tokenizer:
 
 
 def coder_name(coder: SparseCoder) -> str:
-    """What people call a coder: the last two parts of its folder."""
-    return "/".join(Path(str(coder.provenance["path"])).parts[-2:])
+    """What people call a coder: the last two parts of its folder, and whether it is random."""
+    name = "/".join(Path(str(coder.provenance["path"])).parts[-2:])
+    return f"{name} (random)" if coder.format == RANDOM else name
 
 
 def open_stream(job: CacheJob, tokenizer: Tokenizer, skips: Skips) -> ContextStream:

@@ -2,7 +2,7 @@
 
     silent ─▶ same_token   hold a token on which the latent fires most
            ─▶ sibling      of the rest: a similar latent fires in them
-           ─▶ near         of the rest: the nearest in embedding to the windows that are shown
+           ─▶ near         of the rest: the nearest in embedding to the scored activating windows
            ─▶ random       all that are left
 
 Each silent window belongs to exactly one stratum, so the windows that a drawn one stands for are
@@ -39,7 +39,7 @@ NEAR_SHARE = 0.1
 Cut = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """Numbers of the silent windows that are left → numbers of those that belong to a stratum."""
 Near = Callable[[NDArray[np.int64], NDArray[np.int64], int], NDArray[np.int64]]
-"""Numbers of shown windows, of windows to choose from, and how many → numbers of the nearest."""
+"""Numbers of some windows, of windows to choose from, and how many → numbers of the nearest."""
 Siblings = Callable[[int], Iterable[Firings]]
 """A latent → the firings of the latents that are like it."""
 
@@ -100,15 +100,17 @@ def sibling(grid: Grid, siblings: Iterable[Firings]) -> Cut:
     return cut
 
 
-def near(nearest: Near, shown: NDArray[np.int64]) -> Cut:
-    """The windows nearest to the shown ones: does a judge know more than the topic?
+def near(nearest: Near, scored: NDArray[np.int64]) -> Cut:
+    """The windows nearest to the scored activating ones: does a judge know more than the topic?
+
+    Not the nearest to the shown ones: those depend on the sampler, and then so would the test.
 
     As many as `MOST_NEAR` and `NEAR_SHARE` allow, however many are drawn: so what is near does
     not depend on how many are wanted.
     """
 
     def cut(left: NDArray[np.int64]) -> NDArray[np.int64]:
-        return nearest(shown, left, min(MOST_NEAR, int(np.ceil(NEAR_SHARE * len(left)))))
+        return nearest(scored, left, min(MOST_NEAR, int(np.ceil(NEAR_SHARE * len(left)))))
 
     return cut
 

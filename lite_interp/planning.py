@@ -22,8 +22,8 @@ from lite_interp.db.runs import open_run
 from lite_interp.engine import Rehearsal
 from lite_interp.errors import UsageError
 from lite_interp.explain import explain_group
+from lite_interp.explain_pipeline import ExplainJob, explaining_engine, pending_explanations
 from lite_interp.loading import Reporter
-from lite_interp.pipeline import ExplainJob, explaining_engine, pending_explanations
 from lite_interp.score import Tools
 from lite_interp.score_pipeline import (
     ScoreJob,

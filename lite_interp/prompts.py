@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import string
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -68,11 +68,18 @@ class Prompt(BaseModel):
     """The turns of the chat, with `$variables`."""
     begun_answer: str = ""
     """Words put into the engine's mouth, with `$variables` too; it goes on from there."""
+    answer_mark: str = ""
+    """What the engine thinks aloud ends with: the answer is what stands behind the last of these in
+    what it wrote. Empty = it answers at once, on one line."""
+    max_tokens: int = Field(default=0, ge=0, le=4096)
+    """Longest answer, tokens, thoughts included; 0 = as the explainer has it."""
 
     @property
     def id(self) -> str:
         """Content id: changes with any word of the prompt."""
-        return content_id(self.model_dump())
+        # Keys that came later do not count while they are empty: older ids hold.
+        later = {name for name in ("answer_mark", "max_tokens") if not getattr(self, name)}
+        return content_id(self.model_dump(exclude=later))
 
     @property
     def variables(self) -> frozenset[str]:
@@ -154,21 +161,37 @@ def load_prompt(name: str) -> Prompt:
         ) from error
 
 
-def choose_prompt(wanted: str, own: str, optional: Set[str] = frozenset()) -> Prompt:
+class Takes(NamedTuple):
+    """Which variables a prompt may have."""
+
+    known: frozenset[str]
+    """Those that get a value."""
+    needed: tuple[frozenset[str], ...]
+    """Of each of these sets it has at least one."""
+
+
+def choose_prompt(wanted: str, own: str, takes: Takes | None = None) -> Prompt:
     """The prompt that the user names, or else a module's own.
 
     Args:
-        wanted: name or file; empty = the module's own.
-        own: name of the module's own prompt, whose variables are those that get a value.
-        optional: variables that a prompt may do without.
+        wanted: name or file; the folder of the module's own prompt may be left out; empty = the
+            module's own.
+        own: name of the module's own prompt.
+        takes: variables of the module; None = those of its own prompt, every one of them.
     """
-    prompt, known = load_prompt(wanted or own), load_prompt(own).variables
-    wrong = sorted(prompt.variables - known) or sorted(known - prompt.variables - optional)
-    if wrong:
-        what = "has an unknown variable" if wrong[0] in prompt.variables else "lacks a variable"
+    beside = f"{own.partition('/')[0]}/{wanted}"
+    prompt = load_prompt(beside if beside in prompt_files() else wanted or own)
+    if takes is None:
+        known = load_prompt(own).variables
+        takes = Takes(known, tuple(frozenset([name]) for name in sorted(known)))
+    unknown = sorted(prompt.variables - takes.known)
+    missing = [some for some in takes.needed if not some & prompt.variables]
+    if unknown or missing:
+        what = "has an unknown variable" if unknown else "lacks a variable"
+        named = unknown[0] if unknown else min(missing[0])
         raise UsageError(
-            f"the prompt {one_line(prompt.name)} {what}: ${wrong[0]}",
-            "there is: " + ", ".join(f"${name}" for name in sorted(known)),
+            f"the prompt {one_line(prompt.name)} {what}: ${named}",
+            "there is: " + ", ".join(f"${name}" for name in sorted(takes.known)),
         )
     return prompt
 

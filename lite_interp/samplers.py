@@ -1,10 +1,13 @@
 """Windows of one latent to the example set that explainers and scorers see.
 
-The windows to score are drawn first, evenly over the ten rank deciles of activation; the
-windows to show are drawn by a sampler from those that are left. Both are parts of one
-partition of the corpus (`windows.Grid`), so they never share a token, and of windows with the
-same tokens only the strongest can be drawn, so they never share a text either. Silent windows to
-score come last, from strata that `negatives` cuts.
+    firings ─▶ scored     evenly over the ten rank deciles of activation; silent ones in strata
+            ─▶ shown      by a sampler, from the activating windows that are left
+            ─▶ held out   from what is left then, activating and silent
+
+All are parts of one partition of the corpus (`windows.Grid`), so they never share a token, and of
+windows with the same tokens only the strongest can be drawn, so they never share a text either.
+Each draw has random numbers of its own: whatever is shown and held out, by whatever sampler, the
+same windows are scored. So two samplers can be compared window by window.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from lite_interp import negatives
 from lite_interp.errors import UsageError, nearest, one_line
 from lite_interp.ids import content_id, generator
-from lite_interp.records import ExampleSet, Firings, Placed
+from lite_interp.records import ExampleSet, Firings, Placed, Window
 from lite_interp.windows import Active, Grid, active_windows, make_window, window_values
 
 N_DECILES = 10
@@ -51,6 +54,8 @@ class DrawSettings:
     """Silent windows to score that lie near to the shown ones."""
     embedder_id: str = ""
     """Content id of the embedder that says what is near; empty if no near window is wanted."""
+    n_held_out: int = 0
+    """Windows held out for explainers that try their explanations, of each kind."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +80,10 @@ class Source:
         context, start, length = self.grid.place(number)
         return self.token_ids[context, start : start + length]
 
+    def text_bytes(self, number: int) -> bytes:
+        """The same as bytes: equal for windows with the same tokens."""
+        return self.tokens(number).tobytes()
+
 
 def window_texts(source: Source, numbers: Iterable[int]) -> Iterator[str]:
     """The texts of windows, as people, engines and embedders read them."""
@@ -89,50 +98,47 @@ def example_set_id(cache_id: str, latent: int, settings: DrawSettings, seed: int
 def draw_example_set(
     source: Source, latent: int, firings: Firings, settings: DrawSettings, seed: int
 ) -> ExampleSet:
-    """Draw the shown and scored windows of one latent. Same arguments, same set.
+    """Draw the windows of one latent. Same arguments, same set.
 
     A latent with few windows keeps up to half of them for scoring and shows the rest; what is
     there may be less than what was asked for, or nothing.
     """
     sampler = find_sampler(settings.sampler)
     _check_sources(source, settings)
-    random = generator(seed, latent, "example_set")
+
+    def random(purpose: str) -> np.random.Generator:
+        return generator(seed, latent, "example_set", purpose)
+
     every = active_windows(source.grid, firings)
     active, texts = _distinct(every, source)
-    deciles = _deciles(len(active.numbers))
-    scored = quantiles(np.arange(len(deciles)), min(settings.n_active, len(deciles) // 2), random)
-    left = np.setdiff1d(np.arange(len(deciles)), scored)
-    shown = sampler(left, min(settings.n_shown, len(left)), random)
-    cuts = _cuts(source, latent, firings, active.numbers[shown], settings)
+    ranks, deciles = np.arange(len(active.numbers)), _deciles(len(active.numbers))
+    scored = quantiles(ranks, min(settings.n_active, len(ranks) // 2), random("scored"))
+    left = np.setdiff1d(ranks, scored)
+    shown = sampler(left, min(settings.n_shown, len(left)), random("shown"))
+    left = np.setdiff1d(left, shown)
+    held_out = quantiles(left, min(settings.n_held_out, len(left)), random("held_out"))
     silent = np.setdiff1d(np.arange(source.grid.n_windows), every.numbers)
-    drawn_silent = negatives.draw_silent(
-        negatives.part(silent, cuts),
-        _wanted(settings),
-        lambda number: source.tokens(number).tobytes(),
-        texts,
-        random,
+    cuts = _cuts(source, latent, firings, active.numbers[scored], settings)
+    quiet = negatives.draw_silent(
+        negatives.part(silent, cuts), _wanted(settings), source.text_bytes, texts, random("silent")
     )
+    texts |= {source.text_bytes(each.number) for each in quiet}
+    alike = _look_alikes(source, firings, silent, settings.n_held_out)
+    tried = alike(texts, random("held_out_silent"))
 
-    def placed(ranks: NDArray[np.int64]) -> list[Placed]:
-        drawn = np.bincount(deciles[ranks], minlength=N_DECILES)
-        # Windows with equal tokens count, as they do among silent ones.
-        alike = len(every.numbers) / max(1, len(active.numbers))
-        there = np.bincount(deciles, minlength=N_DECILES) * alike
-        # Deciles of which none was drawn are stood for by the others.
-        there *= there.sum() / max(1.0, there[drawn > 0].sum())
+    def window(number: int) -> Window:
+        return _window(source, latent, number, firings)
+
+    def placed(chosen: NDArray[np.int64]) -> list[Placed]:
+        weights = _weights(deciles, chosen, len(every.numbers))
         return [
-            Placed(
-                _window(source, latent, int(active.numbers[rank]), firings),
-                f"decile_{deciles[rank]}",
-                float(there[deciles[rank]] / drawn[deciles[rank]]),
-            )
-            for rank in ranks
+            Placed(window(int(active.numbers[rank])), f"decile_{deciles[rank]}", float(weight))
+            for rank, weight in zip(chosen, weights, strict=True)
         ]
 
-    quiet = [
-        Placed(_window(source, latent, number, firings), stratum, weight)
-        for number, stratum, weight in drawn_silent
-    ]
+    def silently(drawn: Iterable[negatives.Drawn]) -> list[Placed]:
+        return [Placed(window(each.number), each.stratum, each.weight) for each in drawn]
+
     return ExampleSet(
         example_set_id(source.cache_id, latent, settings, seed),
         latent,
@@ -140,8 +146,39 @@ def draw_example_set(
         asdict(settings),
         seed,
         tuple(placed(shown)),
-        tuple(placed(scored) + quiet),
+        tuple(placed(scored) + silently(quiet)),
+        tuple(placed(held_out) + silently(tried)),
     )
+
+
+def _weights(
+    deciles: NDArray[np.int64], chosen: NDArray[np.int64], n_windows: int
+) -> NDArray[np.float64]:
+    """(n,) activating windows that each chosen one of (m,) ranks stands for.
+
+    Windows with equal tokens count, as they do among silent ones.
+    """
+    drawn = np.bincount(deciles[chosen], minlength=N_DECILES)
+    there = np.bincount(deciles, minlength=N_DECILES) * (n_windows / max(1, len(deciles)))
+    # Deciles of which none was drawn are stood for by the others.
+    there *= there.sum() / max(1.0, there[drawn > 0].sum())
+    return there[deciles[chosen]] / drawn[deciles[chosen]]
+
+
+def _look_alikes(
+    source: Source, firings: Firings, silent: NDArray[np.int64], n: int
+) -> Callable[[Iterable[bytes], np.random.Generator], list[negatives.Drawn]]:
+    """How to draw n silent windows to hold out: up to half hold a main token of the latent."""
+
+    def draw(taken: Iterable[bytes], random: np.random.Generator) -> list[negatives.Drawn]:
+        if not n:
+            return []
+        cut = negatives.same_token(source.token_ids, source.grid, firings)
+        strata = negatives.part(silent, {"same_token": cut})
+        wanted = {"same_token": n // 2, "random": n}
+        return negatives.draw_silent(strata, wanted, source.text_bytes, taken, random)[:n]
+
+    return draw
 
 
 def top(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> NDArray[np.int64]:
@@ -170,7 +207,14 @@ def quantiles(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> 
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
-SAMPLERS = {"quantiles": quantiles, "top": top, "random": at_random}
+def mix(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Half the strongest, the rest spread over what is left: what it means at most, and else."""
+    strongest = top(ranks, (n + 1) // 2, random)
+    spread = quantiles(np.setdiff1d(ranks, strongest), n - len(strongest), random)
+    return np.sort(np.concatenate([strongest, spread]))
+
+
+SAMPLERS = {"quantiles": quantiles, "top": top, "random": at_random, "mix": mix}
 
 
 def find_sampler(name: str) -> Sampler:
@@ -191,7 +235,7 @@ def _distinct(active: Active, source: Source) -> tuple[Active, set[bytes]]:
     seen: set[bytes] = set()
     keep = []
     for rank, number in enumerate(active.numbers):
-        tokens = source.tokens(int(number)).tobytes()
+        tokens = source.text_bytes(int(number))
         if tokens not in seen:
             seen.add(tokens)
             keep.append(rank)
@@ -225,7 +269,7 @@ def _cuts(
     source: Source,
     latent: int,
     firings: Firings,
-    shown: NDArray[np.int64],
+    scored: NDArray[np.int64],
     settings: DrawSettings,
 ) -> dict[str, negatives.Cut]:
     """The strata that are cut out of the silent windows before `random`, in order."""
@@ -235,7 +279,7 @@ def _cuts(
     if settings.n_sibling and source.siblings:
         cuts["sibling"] = negatives.sibling(source.grid, source.siblings(latent))
     if settings.n_near and source.near:
-        cuts["near"] = negatives.near(source.near, shown)
+        cuts["near"] = negatives.near(source.near, scored)
     return cuts
 
 

@@ -7,7 +7,7 @@ then the engine once for all scorers that ask it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +19,13 @@ from lite_interp.db import caches, studies
 from lite_interp.db.caches import CacheInfo
 from lite_interp.db.runs import open_run
 from lite_interp.errors import UsageError
-from lite_interp.explain import find_explainer
+from lite_interp.explain import refuse_unknown
 from lite_interp.fetch import model_path
 from lite_interp.loading import Reporter
 from lite_interp.records import Explanation
 from lite_interp.score import Scorer, Tools, choose_scorers
 from lite_interp.scoring import Judging, Wanted
-from lite_interp.tools import find_embedder, find_engine, find_prompt, store_tools
+from lite_interp.tools import OpenModels, find_engine, find_prompt, store_tools
 
 
 class ScoreJob(NamedTuple):
@@ -37,9 +37,22 @@ class ScoreJob(NamedTuple):
     """Only explanations of these; empty = of all."""
     places: intervening.Places = intervening.Places()
     """Where subject and coder are now, if not where they were when the cache was made."""
+    explanation_ids: Sequence[str] = ()
+    """Only these explanations; empty = all."""
 
 
-def score_explanations(results: Path, wanted: str, job: ScoreJob, tell: Reporter) -> None:
+class Room(NamedTuple):
+    """Where judging takes place."""
+
+    tell: Reporter
+    """Who is told."""
+    models: OpenModels
+    """What is open."""
+
+
+def score_explanations(
+    results: Path, wanted: str, job: ScoreJob, tell: Reporter, models: OpenModels | None = None
+) -> None:
     """Judge explanations on their windows, with controls, and compute the scores.
 
     Args:
@@ -47,9 +60,10 @@ def score_explanations(results: Path, wanted: str, job: ScoreJob, tell: Reporter
         wanted: beginning of the cache's id; empty if there is only one.
         job: what to score, and how.
         tell: who is told.
+        models: what stays open between commands; None = closed at the end.
     """
     scorers = check_scorers(job)
-    with open_run(results, "score") as db:
+    with open_run(results, "score") as db, OpenModels.borrowed(models) as open_models:
         cache = caches.the_cache(db, wanted)
         if job.score.oracles:
             oracles.write_oracles(db, cache, job.places.subject, tell)
@@ -59,14 +73,14 @@ def score_explanations(results: Path, wanted: str, job: ScoreJob, tell: Reporter
         for needs in ("embedder", "engine"):
             some = [scorer for scorer in scorers if scorer.needs == needs]
             if some:
-                _judge(db, cache, explanations, some, job, tell)
+                _judge(db, cache, explanations, some, job, Room(tell, open_models))
         analysis.write_scores(db, cache.id)
 
 
 def check_scorers(job: ScoreJob) -> list[Scorer]:
     """The scorers that are named; refuses what cannot work before a file is opened."""
     for name in job.score.explainers:
-        find_explainer(name)
+        refuse_unknown(name)
     scorers = choose_scorers(job.score.scorers, job.score.scorer_settings())
     for scorer in scorers:
         find_prompt(scorer, _prompt_name(scorer, job))
@@ -88,21 +102,25 @@ def _judge(
     explanations: Sequence[Explanation],
     scorers: Sequence[Scorer],
     job: ScoreJob,
-    tell: Reporter,
+    room: Room,
 ) -> None:
     """Let scorers that need the same model judge what is pending."""
-    with scoring_tools(scorers[0], job) as tools:
+    with scoring_tools(scorers[0], job, room.models) as tools:
         pool = studies.load_explanations(db, cache.id)
+        if job.explanation_ids:
+            pool = [each for each in pool if each.id in job.explanation_ids]
         plans = [wanted_trials(explanations, pool, scorer, job, tools) for scorer in scorers]
         works = [scoring.pending_trials(db, plan) for plan in plans]
-        with _with_weights(tools, job, tell) if any(works) else nullcontext(tools) as able:
-            for plan, work in zip(plans, works, strict=True):
-                tools = replace(able, prompt=plan.tools.prompt)
-                if work:
-                    store_tools(db, tools)
-                done = scoring.write_trials(db, work, replace(plan, tools=tools))
-                for _ in tell.track(done, len(work), f"scoring ({plan.scorer.name})"):
-                    pass
+    if any(works) and tools.engine:
+        engine = room.models.engine(find_engine(job.engine), room.tell)
+        tools = replace(tools, engine=engine)
+    for plan, work in zip(plans, works, strict=True):
+        able = replace(tools, prompt=plan.tools.prompt)
+        if work:
+            store_tools(db, able)
+        done = scoring.write_trials(db, work, replace(plan, tools=able))
+        for _ in room.tell.track(done, len(work), f"scoring ({plan.scorer.name})"):
+            pass
 
 
 def wanted_trials(
@@ -119,22 +137,13 @@ def wanted_trials(
 
 
 @contextmanager
-def scoring_tools(scorer: Scorer, job: ScoreJob) -> Iterator[Tools]:
-    """What a scorer uses, freed at the end; an engine has no weights yet."""
+def scoring_tools(scorer: Scorer, job: ScoreJob, models: OpenModels) -> Iterator[Tools]:
+    """What a scorer uses; an engine has no weights yet, and is freed at the end."""
     if scorer.needs == "embedder":
-        yield Tools(embedder=find_embedder(job.score.embedder))
+        yield Tools(embedder=models.embedder(job.score.embedder))
         return
     with find_engine(job.engine).preview() as engine:
         yield Tools(engine=engine)
-
-
-@contextmanager
-def _with_weights(tools: Tools, job: ScoreJob, tell: Reporter) -> Iterator[Tools]:
-    if tools.engine is None:
-        yield tools
-        return
-    with find_engine(job.engine).open(tell) as engine:
-        yield replace(tools, engine=engine)
 
 
 def wanted_explanations(
@@ -151,6 +160,7 @@ def wanted_explanations(
         if explanation.latent >= 0
         and (not job.latents or explanation.latent in job.latents)
         and (not job.score.explainers or explanation.explainer in job.score.explainers)
+        and (not job.explanation_ids or explanation.id in job.explanation_ids)
     ]
     if not found:
         raise UsageError("there is no explanation to score", "begin with `lite-interp explain`")

@@ -193,6 +193,8 @@ class ExplainWork:
     """How to explain."""
     prompt: Prompt | None
     """Prompt of the explainer, if it has one."""
+    ids: tuple[str, ...]
+    """Names of all explanations that are wanted, those that are there too."""
 
     @property
     def n(self) -> int:
@@ -221,15 +223,13 @@ def pending_explanations(
         engine_id: the engine, if one is asked.
         steerings: example set → what its latent does, for an explainer that reads output.
     """
-
-    def unknown(known: Evidence) -> bool:
-        name = explanation_id(known, explainer, prompt, engine_id)
-        return not studies.known(db, "explanations", name)
-
     known = [Evidence(each, steerings.get(each.id)) for each in examples]
-    starts = range(0, len(known), GROUP)
-    groups = (tuple(filter(unknown, known[start : start + GROUP])) for start in starts)
-    return ExplainWork(tuple(group for group in groups if group), explainer, prompt)
+    ids = [explanation_id(each, explainer, prompt, engine_id) for each in known]
+    unknown = {name for name in ids if not studies.known(db, "explanations", name)}
+    named = list(zip(known, ids, strict=True))
+    parts = (named[start : start + GROUP] for start in range(0, len(named), GROUP))
+    groups = (tuple(each for each, name in part if name in unknown) for part in parts)
+    return ExplainWork(tuple(group for group in groups if group), explainer, prompt, tuple(ids))
 
 
 def write_explanations(

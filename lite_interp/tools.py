@@ -6,6 +6,8 @@ when there is work: an engine of gigabytes has an id before it has weights in me
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +58,48 @@ class EngineSource(NamedTuple):
         return open_server(self.place, settings, self.section.allow_remote)
 
 
+class OpenModels:
+    """The engine and the embedder that are open, kept for the next work that wants the same."""
+
+    def __init__(self) -> None:
+        """Nothing is open yet."""
+        self._source: EngineSource | None = None
+        self._engine: Engine | None = None
+        self._embedders: dict[str, Embedder] = {}
+
+    @classmethod
+    @contextmanager
+    def borrowed(cls, models: OpenModels | None) -> Iterator[OpenModels]:
+        """These, left open; or others, closed at the end."""
+        if models is not None:
+            yield models
+            return
+        own = cls()
+        try:
+            yield own
+        finally:
+            own.close()
+
+    def engine(self, source: EngineSource, tell: Reporter | None = None) -> Engine:
+        """The engine of a source; another one that is open is closed first."""
+        if self._engine is None or source != self._source:
+            self.close()
+            self._source, self._engine = source, source.open(tell)
+        return self._engine
+
+    def embedder(self, name: str) -> Embedder:
+        """The embedder of this name; it is small, and stays."""
+        if name not in self._embedders:
+            self._embedders[name] = find_embedder(name)
+        return self._embedders[name]
+
+    def close(self) -> None:
+        """Close the engine; closing twice is harmless."""
+        engine, self._source, self._engine = self._engine, None, None
+        if engine is not None:
+            engine.close()
+
+
 def find_engine(section: study.EngineSection) -> EngineSource:
     """The engine that is named; raises a one-line error if there is none."""
     name = section.model
@@ -69,7 +113,8 @@ def find_engine(section: study.EngineSection) -> EngineSource:
 
 def find_prompt(module: Explainer | Scorer, wanted: str) -> Prompt | None:
     """The prompt that is named, or the module's own; None if it asks no engine."""
-    return choose_prompt(wanted, module.prompt, {"words"}) if module.prompt else None
+    takes = module.takes if isinstance(module, Explainer) else None
+    return choose_prompt(wanted, module.prompt, takes) if module.prompt else None
 
 
 def find_embedder(name: str) -> Embedder:

@@ -13,7 +13,15 @@ import tiny_study
 import torch
 
 from lite_interp import codec, study
-from lite_interp.cache import N_BINS, CacheSettings, Reader, Site, read_shard, sample_fit
+from lite_interp.cache import (
+    N_BINS,
+    CacheSettings,
+    Reader,
+    Site,
+    fit_sample,
+    read_sample,
+    read_shard,
+)
 from lite_interp.db import caches
 from lite_interp.db.file import read_results
 from lite_interp.loading import load_job
@@ -148,7 +156,7 @@ def test_no_more_than_a_block_of_tokens_is_ever_dense(shard, reader, monkeypatch
 
 
 def test_the_fit_is_measured_on_real_text_without_its_sinks(shard, reader):
-    sample = sample_fit(iter([shard]), reader.subject, reader.coder, reader.site)
+    sample = fit_sample(read_sample(iter([shard]), reader.subject, reader.site), reader.coder)
     _, why = slow_twin(shard, replace(reader, settings=CacheSettings(True, 1e9)))
     assert sample.fit.n_tokens == (why == 0).sum()
     assert sample.fit.fvu < 0.5

@@ -12,19 +12,16 @@ from lite_interp.engine.scripted import ScriptedEngine
 from lite_interp.errors import UsageError
 from lite_interp.explain import (
     EXPLAINERS,
-    LONGEST,
     Evidence,
-    ask,
     explain,
     explain_group,
     explanation_id,
     find_explainer,
-    marked_words,
-    read,
-    token_shares,
-    told_lines,
 )
-from lite_interp.explain_output import N_ENDING, ask_output, raised_words, ranked_words
+from lite_interp.explain.answers import LONGEST, read, told_lines
+from lite_interp.explain.output import N_ENDING, ask_output, raised_words, ranked_words
+from lite_interp.explain.token_list import token_shares
+from lite_interp.explain.windows import ask, marked_words
 from lite_interp.prompts import Message, Piece, Prompt, load_prompt
 from lite_interp.records import ExampleSet, Placed, Steering, Window
 

@@ -11,7 +11,7 @@ import tiny_study
 import torch
 from test_cli import call
 
-from lite_interp import intervening, pipeline, study
+from lite_interp import explain_pipeline, intervening, pipeline, study
 from lite_interp.db import caches, details, steerings, studies
 from lite_interp.db.file import open_results, read_results
 from lite_interp.engine import EngineFailure
@@ -342,7 +342,7 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_same(output, tmp_path):
     call("explain", results, *options)
     whole = rows(results, ANSWERS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.stages, "write_explanations", interrupt)
+        patch.setattr(explain_pipeline.stages, "write_explanations", interrupt)
         call("explain", copy, *options, code=130)
     assert len(rows(copy, "select * from steerings")) == 4
     _, err = call("explain", copy, *options)

@@ -14,23 +14,27 @@ HEAVY = {"torch", "transformers", "llama_cpp", "sentence_transformers", "sklearn
 LAYERS = [
     "errors ids records codec data migrations",  # words: no imports of ours
     # One job each.
-    "stats render manifests prompts local_model transport hookpoints documents terminal tables",
-    "rates sequential calibration correlations details ways score_lines",
+    "stats render manifests prompts local_model transport hookpoints documents terminal tables"
+    " choices lines",
+    "rates sequential calibration correlations details ways score_lines outside",
     "db",  # the results file
     "engine",  # llama.cpp
     "subject tokenizer sae embedder fetch",  # models
-    "windows cost sheets lens steering window_index explain_output",
-    "negatives measures",
-    "corpus cache samplers explain score",  # the method: records in, records out
-    "judging oracle_rules",
+    "windows cost sheets lens steering window_index belonging",
+    "negatives measures differences",
+    "corpus cache samplers score",  # the method: records in, records out
+    "explain",  # tries what it writes as a scorer does
+    "judging oracle_rules arms",
     "study stages scoring detailing analysis",  # where computing meets storing
-    "agreement choosing",
+    "agreement choosing judged",
+    "matching",
+    "comparing",
     "loading",
     "tools",
-    "intervening oracles",
-    "score_pipeline",
+    "intervening oracles importing",
+    "explain_pipeline score_pipeline",
     "pipeline",  # a whole command
-    "report serve view overview estimate planning doctor loss requantize",
+    "report serve view overview comparison_page estimate planning doctor loss requantize",
     "demo",
     "cli",
 ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import asdict
 
 import pytest
 import tiny_results
 from sqlite_utils import Database
-from tiny_results import CACHE, EMBEDDER, ENGINE, PROMPT, USAGE, make_examples, store_latent
+from tiny_results import CACHE, EMBEDDER, ENGINE, PROMPT, USAGE, make_examples, make_explanation
 
 from lite_interp import analysis
-from lite_interp.db import trials
+from lite_interp.db import studies, trials
 from lite_interp.db.file import open_results, read_results
 from lite_interp.errors import ResultsError
 from lite_interp.ids import canonical_json
@@ -49,6 +50,16 @@ def judge(db, name, explanation, examples, values, **model):
         )  # fmt: skip
 
 
+def explain(db, examples):
+    """An example set and its explanation, with the columns that version 0.1 knew."""
+    said = make_explanation(examples)
+    studies.store_example_set(db, CACHE, examples)
+    row = asdict(said) | {"cache_id": CACHE, "settings": canonical_json(said.settings)}
+    del row["detail"]
+    insert(db, "explanations", **row, **USAGE._asdict())
+    return said
+
+
 def write_old(path):
     """A file of version 0.1: three latents, each judged on its own windows and on the others'."""
     connection = sqlite3.connect(path, isolation_level=None)
@@ -59,7 +70,7 @@ def write_old(path):
     db.execute("pragma user_version = 1")
     tiny_results.add_cache(db)
     examples = [make_examples(latent, (9.0, 3.0, 2.0, 0.0, 0.0)) for latent in range(3)]
-    explanations = [store_latent(db, each) for each in examples]
+    explanations = [explain(db, each) for each in examples]
     for said in explanations:
         for seen in examples:
             values = OWN[said.latent] if said.latent == seen.latent else CONTROL
@@ -88,21 +99,24 @@ TRIALS = (
     "engine_id", "embedder_id", "prompt_tokens", "output_tokens", "seconds",
 )  # fmt: skip
 VERDICTS = ("trial_id", "window_id", "active", "value", "failure")
-KEPT = ("example_sets", "example_set_windows", "windows", "explanations", "caches", "engines")
+KEPT = {
+    "example_sets": "*", "example_set_windows": "*", "windows": "*", "caches": "*", "engines": "*",
+    "explanations": "id, latent, example_set_id, explainer, settings, text, raw, failure",
+}  # fmt: skip
 
 
 def test_trials_and_verdicts_of_an_old_file_are_kept(tmp_path):
     path = tmp_path / "old.db"
     write_old(path)
     before = [everything(path, "trials", *TRIALS), everything(path, "verdicts", *VERDICTS)]
-    others = [everything(path, table, "*") for table in KEPT]
+    others = [everything(path, *each) for each in KEPT.items()]
     assert (len(before[0]), len(before[1])) == (10, 40)
     with open_results(path) as db:
         assert db.execute("pragma foreign_keys").fetchone()[0] == 1
         assert db.execute("pragma foreign_key_check").fetchall() == []
         assert db.execute("pragma integrity_check").fetchone()[0] == "ok"
     assert [everything(path, "trials", *TRIALS), everything(path, "verdicts", *VERDICTS)] == before
-    assert [everything(path, table, "*") for table in KEPT] == others
+    assert [everything(path, *each) for each in KEPT.items()] == others
     assert everything(path, "verdicts", "distinct item", "detail") == [("", None)]
     assert everything(path, "scores", "*") == [], "they follow from the verdicts"
 

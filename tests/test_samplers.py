@@ -216,7 +216,8 @@ def test_a_set_says_how_it_was_drawn_and_is_named_after_it():
 
 def test_every_part_of_the_question_changes_the_name_of_the_set():
     changes = {"width": 5, "sampler": "top", "n_shown": 7, "n_active": 11, "n_silent": 9,
-               "n_same_token": 1, "n_sibling": 1, "n_near": 1, "embedder_id": "b2:0"}  # fmt: skip
+               "n_same_token": 1, "n_sibling": 1, "n_near": 1, "embedder_id": "b2:0",
+               "n_held_out": 3}  # fmt: skip
     assert changes.keys() == asdict(SMALL).keys()
     names = [
         example_set_id("cache", 3, SMALL, 4),

@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 import tiny_study
 
-from lite_interp import pipeline, scoring, stages, study
+from lite_interp import explain_pipeline, pipeline, scoring, stages, study
 from lite_interp.db import caches, studies
 from lite_interp.db import trials as trial_rows
 from lite_interp.db.file import open_results, read_results
@@ -95,7 +95,7 @@ def explain(results, cached, latents, told=None):
         study.EngineSection(model=str(cached)),
         study.ExplainSection(explainers=("token_list", "llm")),
     )
-    return explain_latents(results, "", job, told or tiny_study.Told())
+    return explain_latents(results, "", job, told or tiny_study.Told()).latents
 
 
 def score(results, cached, told=None, **section):
@@ -274,10 +274,11 @@ def test_the_unit_of_work_is_what_is_yielded(results, cached):
     with open_results(results) as db:
         (cache,) = caches.load_caches(db)
         settings = study.draw_settings(EXAMPLES)
-        pipeline._examples(
+        explain_pipeline.draw_examples(
             db,
             cache,
             [0, 3],
+            EXAMPLES,
             ExplainJob(
                 0, study.LatentsSection(), EXAMPLES, study.EngineSection(), study.ExplainSection()
             ),

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from lite_interp import __version__
-from lite_interp.cli import doctor, look, models, score, work
+from lite_interp.cli import compare, doctor, exchange, explain, look, models, score, study, work
 from lite_interp.cli.options import OPTIONS, logging_to
 
 __all__ = ["app", "main"]
@@ -23,10 +23,12 @@ app = typer.Typer(
     **OPTIONS,
 )
 models_app = typer.Typer(help="Models on this machine: list, fetch, verify, quantize.", **OPTIONS)
-for command in (work.demo, work.run, work.cache, work.explain, score.score, look.show, look.info):
+for command in (work.demo, work.run, work.cache, explain.explain, score.score, study.study):
+    app.command()(command)
+for command in (look.show, look.info, look.agree, compare.compare):
     app.command()(command)
 app.command("list")(look.list_latents)
-app.command()(look.agree)
+app.command("import")(exchange.import_explanations)
 app.command()(doctor.doctor)
 app.add_typer(models_app, name="models")
 models_app.command("list")(models.models_list)

@@ -70,6 +70,13 @@ SubjectPlace = Annotated[
     str, typer.Option("--subject", help="Subject, if it has moved since caching.")
 ]
 CoderPlace = Annotated[str, typer.Option("--coder", help="Coder, if it has moved since caching.")]
+Preset = Annotated[
+    str, typer.Option(help="Settings of a whole recipe, e.g. paper; options go before them.")
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(help="Any setting, e.g. simulation.highest=10 or best_of.k=8; repeat."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
 
@@ -126,3 +133,43 @@ def latents_section(indices: str, n: int, min_density: float, max_density: float
         min_density=min_density,
         max_density=max_density,
     )
+
+
+def module_options(texts: list[str]) -> dict[str, dict[str, Any]]:
+    """Settings of explainers or scorers given as `name.key=value`."""
+    from lite_interp import study
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, dot, rest = text.partition(".")
+        if not dot:
+            raise UsageError(
+                f"--option wants name.key=value: {one_line(text)}", "e.g. simulation.highest=10"
+            )
+        key, value = study.parse_value("--option", rest)
+        found.setdefault(name.strip(), {})[key] = value
+    return found
+
+
+OPTION_NAMES = {
+    "n_shown": "shown",
+    "n_active": "active",
+    "n_silent": "silent",
+    "explainers": "explainer",
+    "list": "listed",
+}
+"""Setting → parameter of the command, where they are called differently."""
+
+
+def with_preset(
+    context: typer.Context, name: str, section: str, given: dict[str, Any]
+) -> dict[str, Any]:
+    """The settings of a section, those of a preset where no option says otherwise."""
+    from lite_interp import study
+
+    found = dict(given)
+    for key, value in study.preset(name).get(section, {}).items():
+        source = context.get_parameter_source(OPTION_NAMES.get(key, key))
+        if source is None or source.name in ("DEFAULT", "DEFAULT_MAP"):
+            found[key] = tuple(value) if isinstance(value, list) else value
+    return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from lite_interp.cli.explain import print_plan
 from lite_interp.cli.options import (
     AllowRemote,
     CacheId,
@@ -16,14 +17,16 @@ from lite_interp.cli.options import (
     EngineValues,
     ExplainPlan,
     Latents,
+    Option,
+    Preset,
     Results,
     SubjectPlace,
     Threads,
     engine_section,
+    module_options,
     parse_indices,
+    with_preset,
 )
-from lite_interp.cli.work import print_plan
-from lite_interp.errors import UsageError, one_line
 
 Scorers = Annotated[str, typer.Option(help="Names with commas, or all.")]
 Explainers = Annotated[
@@ -47,12 +50,10 @@ UntilSure = Annotated[
     float, typer.Option(help="Stop a latent when its interval is narrower, or it is certain.")
 ]
 Oracles = Annotated[bool, typer.Option("--oracles", help="Judge rule-made latents too.")]
-Option = Annotated[
-    list[str] | None, typer.Option(help="Any setting, e.g. simulation.highest=10; repeat.")
-]
 
 
 def score(
+    context: typer.Context,
     results: Results,
     scorers: Scorers = "detection,embedding",
     engine: EngineModel = "",
@@ -67,6 +68,7 @@ def score(
     ablate: Ablate = False,
     until_sure: UntilSure = 0.0,
     oracles: Oracles = False,
+    preset: Preset = "",
     option: Option = None,
     subject: SubjectPlace = "",
     coder: CoderPlace = "",
@@ -83,21 +85,22 @@ def score(
     from lite_interp.score_pipeline import ScoreJob, score_explanations
     from lite_interp.terminal import Terminal
 
-    section = study.parse_section(
-        study.ScoreSection,
-        scorers=tuple(name.strip() for name in scorers.split(",") if name.strip()),
-        explainers=tuple(explainers or ()),
-        prompt=prompt,
-        embedder=embedder,
-        n_controls=controls,
-        list=listed,
-        marks=marks,
-        kl=tuple(kl or (1.0,)),
-        ablate=ablate,
-        until_sure=until_sure,
-        oracles=oracles,
-        settings=scorer_options(option or []),
-    )
+    wanted = {
+        "scorers": tuple(name.strip() for name in scorers.split(",") if name.strip()),
+        "explainers": tuple(explainers or ()),
+        "prompt": prompt,
+        "embedder": embedder,
+        "n_controls": controls,
+        "list": listed,
+        "marks": marks,
+        "kl": tuple(kl or (1.0,)),
+        "ablate": ablate,
+        "until_sure": until_sure,
+        "oracles": oracles,
+        "settings": module_options(option or []),
+    }
+    wanted = with_preset(context, preset, "score", wanted)
+    section = study.parse_section(study.ScoreSection, **wanted)
     judge = engine_section(engine, n_ctx, threads, allow_remote, values)
     job = ScoreJob(judge, section, parse_indices(latents), Places(subject, coder))
     if explain_plan:
@@ -106,19 +109,3 @@ def score(
         print_plan(plan_scores(results, cache, job, Terminal()))
         return
     score_explanations(results, cache, job, Terminal())
-
-
-def scorer_options(texts: list[str]) -> dict[str, dict[str, Any]]:
-    """Settings of scorers given as `scorer.key=value`."""
-    from lite_interp import study
-
-    found: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        scorer, dot, rest = text.partition(".")
-        if not dot:
-            raise UsageError(
-                f"--option wants scorer.key=value: {one_line(text)}", "e.g. simulation.highest=10"
-            )
-        key, value = study.parse_value("--option", rest)
-        found.setdefault(scorer.strip(), {})[key] = value
-    return found

@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lite_interp.cli.options import (
-    AllowRemote,
-    CacheId,
-    CoderPlace,
-    EmbedderModel,
-    EngineContext,
-    EngineModel,
-    EngineValues,
-    ExplainPlan,
-    Latents,
-    Results,
-    Seed,
-    SubjectPlace,
-    Threads,
-    engine_section,
-    latents_section,
-)
-
-if TYPE_CHECKING:
-    from lite_interp.planning import PlannedUnit
-
-
-def print_plan(units: Sequence[PlannedUnit]) -> None:
-    """Print a plan on stdout: a line for each unit, and the sums."""
-    from rich.console import Console
-
-    from lite_interp.planning import plan_table
-
-    Console(highlight=False, markup=False).print(plan_table(units))
+from lite_interp.cli.options import Results
 
 
 def demo(
@@ -84,6 +55,9 @@ def cache(
     pack: Annotated[bool, typer.Option(help="Join documents in one context.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Read no more tokens; 0 = all.")] = 0,
     force: Annotated[bool, typer.Option(help="Go on although the coder does not fit.")] = False,
+    random_coder: Annotated[
+        bool, typer.Option("--random-coder", help="A floor: its shape, with random directions.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
 ) -> None:
@@ -96,7 +70,12 @@ def cache(
     sections = study.parse_study(
         {
             "subject": {"model": subject, "device": device, "dtype": dtype},
-            "coder": {"path": coder, "hookpoint": hookpoint, "force": force},
+            "coder": {
+                "path": coder,
+                "hookpoint": hookpoint,
+                "force": force,
+                "random": random_coder,
+            },
             "corpus": {
                 "paths": corpus,
                 "text_field": text_field,
@@ -109,61 +88,3 @@ def cache(
         "options",
     )
     cache_corpus(results, CacheJob(sections.subject, sections.coder, sections.corpus), Terminal())
-
-
-def explain(
-    results: Results,
-    explainer: Annotated[list[str] | None, typer.Option(help="token_list, llm, output.")] = None,
-    engine: EngineModel = "",
-    latents: Latents = "",
-    n: Annotated[int, typer.Option(help="How many latents to draw.")] = 8,
-    min_density: Annotated[float, typer.Option(help="Draw from latents this dense…")] = 0.0005,
-    max_density: Annotated[float, typer.Option(help="…to this dense.")] = 0.02,
-    sampler: Annotated[str, typer.Option(help="quantiles, top, random.")] = "quantiles",
-    width: Annotated[int, typer.Option(help="Tokens in a window.")] = 32,
-    shown: Annotated[int, typer.Option(help="Windows shown to the explainer.")] = 20,
-    active: Annotated[int, typer.Option(help="Activating windows kept for scoring.")] = 50,
-    silent: Annotated[int, typer.Option(help="Random silent windows kept for scoring.")] = 50,
-    same_token: Annotated[int, typer.Option(help="Silent windows with the latent's token.")] = 0,
-    sibling: Annotated[int, typer.Option(help="Silent windows where a similar latent fires.")] = 0,
-    near: Annotated[int, typer.Option(help="Silent windows near to the shown ones.")] = 0,
-    embedder: EmbedderModel = "all-minilm-l6-v2",
-    prompt: Annotated[str, typer.Option(help="Prompt name or .toml file.")] = "",
-    subject: SubjectPlace = "",
-    coder: CoderPlace = "",
-    n_ctx: EngineContext = 4096,
-    threads: Threads = 0,
-    values: EngineValues = None,
-    allow_remote: AllowRemote = False,
-    explain_plan: ExplainPlan = False,
-    seed: Seed = 0,
-    cache: CacheId = "",
-) -> None:
-    """Example sets → explanations, for the named latents or for some drawn by seed."""
-    from lite_interp import study
-    from lite_interp.pipeline import ExplainJob, explain_latents
-    from lite_interp.terminal import Terminal
-
-    chosen = latents_section(latents, n, min_density, max_density)
-    drawn = study.parse_section(
-        study.ExamplesSection,
-        width=width,
-        sampler=sampler,
-        n_shown=shown,
-        n_active=active,
-        n_silent=silent,
-        n_same_token=same_token,
-        n_sibling=sibling,
-        n_near=near,
-        embedder=embedder,
-    )
-    names = tuple(explainer or ("llm",))
-    asked = study.parse_section(study.ExplainSection, explainers=names, prompt=prompt)
-    judge = engine_section(engine, n_ctx, threads, allow_remote, values)
-    job = ExplainJob(seed, chosen, drawn, judge, asked, subject, coder)
-    if explain_plan:
-        from lite_interp.planning import plan_explanations
-
-        print_plan(plan_explanations(results, cache, job, Terminal()))
-        return
-    explain_latents(results, cache, job, Terminal())

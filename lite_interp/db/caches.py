@@ -162,13 +162,12 @@ def shard_places(db: Database, corpus_id: str) -> list[tuple[int, int, int]]:
     return rows.fetchall()
 
 
-def coder_place(db: Database, coder_id: str) -> tuple[str, str]:
-    """Where a coder was when it was read, and the hookpoint that it reads."""
-    row = db.execute(
-        "select json_extract(provenance, '$.path'), hookpoint from coders where id = ?", [coder_id]
-    )
-    path, hookpoint = row.fetchone()
-    return str(path), hookpoint
+def coder_place(db: Database, coder_id: str) -> tuple[str, str, dict[str, Any]]:
+    """Where a coder was, the hookpoint that it reads, and its recipe if it is a random one."""
+    row = db.execute("select provenance, hookpoint from coders where id = ?", [coder_id])
+    provenance, hookpoint = row.fetchone()
+    known = json.loads(provenance)
+    return str(known["path"]), hookpoint, known.get("random", {})
 
 
 def subject_dtype(db: Database, cache_id: str) -> str:

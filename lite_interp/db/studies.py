@@ -11,7 +11,7 @@ import numpy as np
 from sqlite_utils import Database
 
 from lite_interp.db.file import add
-from lite_interp.records import ExampleSet, Explanation, Placed, Usage, Window
+from lite_interp.records import ExampleSet, Explanation, Placed, Role, Usage, Window
 from lite_interp.render import marked_text
 
 
@@ -27,7 +27,7 @@ def store_example_set(db: Database, cache_id: str, examples: ExampleSet) -> None
             "seed": examples.seed,
         }
         add(db, "example_sets", row)
-        for role, placed in (("shown", examples.shown), ("scored", examples.scored)):
+        for role, placed in _roles(examples).items():
             for ordinal, (window, stratum, weight) in enumerate(placed):
                 add(db, "windows", _window_row(cache_id, window))
                 add(
@@ -42,6 +42,14 @@ def store_example_set(db: Database, cache_id: str, examples: ExampleSet) -> None
                         "weight": weight,
                     },
                 )
+
+
+def _roles(examples: ExampleSet) -> dict[Role, tuple[Placed, ...]]:
+    return {
+        "shown": examples.shown,
+        "scored": examples.scored,
+        "held_out": examples.held_out,
+    }
 
 
 def _window_row(cache_id: str, window: Window) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def load_example_set(db: Database, example_set_id: str) -> ExampleSet | None:
             for found in windows
             if found["role"] == role
         )
-        for role in ("shown", "scored")
+        for role in ("shown", "scored", "held_out")
     }
     return ExampleSet(
         row["id"],
@@ -90,6 +98,7 @@ def load_example_set(db: Database, example_set_id: str) -> ExampleSet | None:
         row["seed"],
         placed["shown"],
         placed["scored"],
+        placed["held_out"],
     )
 
 
@@ -122,6 +131,7 @@ def store_explanations(
                 "text": explanation.text,
                 "raw": explanation.raw,
                 "failure": explanation.failure,
+                "detail": None if explanation.detail is None else dict(explanation.detail),
                 **usage._asdict(),
             }
             add(db, "explanations", row)
@@ -131,10 +141,20 @@ def load_explanations(db: Database, cache_id: str) -> list[Explanation]:
     """Every explanation of a cache, in order of latent, then of writing."""
     rows = db.query(
         """select id, latent, example_set_id, explainer, prompt_id, engine_id, settings, text,
-                  raw, failure from explanations where cache_id = ? order by latent, rowid""",
+                  raw, failure, detail
+           from explanations where cache_id = ? order by latent, rowid""",
         [cache_id],
     )
-    return [Explanation(**{**row, "settings": json.loads(row["settings"])}) for row in rows]
+    return [
+        Explanation(
+            **{
+                **row,
+                "settings": json.loads(row["settings"]),
+                "detail": json.loads(row["detail"] or "null"),
+            }
+        )
+        for row in rows
+    ]
 
 
 def known(db: Database, table: str, row_id: str) -> bool:

@@ -9,11 +9,12 @@ from sqlite_utils import Database, Migrations
 
 from lite_interp.migrations.all_scorers import ALL_SCORERS
 from lite_interp.migrations.first_schema import FIRST_SCHEMA
+from lite_interp.migrations.held_out import HELD_OUT
 
 APPLICATION_ID = 0x4C495445
 """`LITE` in ASCII: what `PRAGMA application_id` of a results file says."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Number of migrations below: what `PRAGMA user_version` says."""
 
 migrations = Migrations("lite_interp")
@@ -30,7 +31,7 @@ TABLES = {
     "latent_details": "What else a cache says about each latent: tokens, lens, neighbours, flags.",
     "window_vectors": "Every window of a corpus as a direction, by one embedder.",
     "windows": "Short stretches of text that people and engines were shown, readable as they are.",
-    "example_sets": "What was drawn for one latent: windows shown to explainers, windows to score.",
+    "example_sets": "What was drawn for one latent: windows to show, to hold out, and to score.",
     "example_set_windows": "Which windows an example set holds, in which role and stratum.",
     "prompts": "Whole prompt files, as they were used.",
     "engines": "Local models that explained and judged, with the settings that change numbers.",
@@ -42,6 +43,7 @@ TABLES = {
     "verdicts": "One scorer's answer on one window, as it was shown.",
     "scores": "One scorer's number on one explanation with interval and null; from verdicts alone.",
     "scorings": "From how many trials the scores of a cache were computed: whether they are fresh.",
+    "conditions": "Rows of a grid of studies that differ in one thing each: what was compared.",
     "runs": "Commands that wrote to this file: arguments, versions, machine, times.",
 }
 """One sentence for each table; docs/schema.md prints them."""
@@ -60,6 +62,12 @@ def m002_all_scorers(db: Database) -> None:
     Scores are dropped: every command that writes them computes them again from the verdicts.
     """
     _run(db, ALL_SCORERS)
+
+
+@migrations()
+def m003_held_out(db: Database) -> None:
+    """A third role of windows; a detail of explanations; the conditions of a grid."""
+    _run(db, HELD_OUT)
 
 
 def _run(db: Database, script: str) -> None:

@@ -76,4 +76,6 @@ class Explanation:
     """The engine's whole answer."""
     failure: str | None
     """Why there is no text: `no_windows`, `empty`, `too_long`, `refusal`, `repeats_prompt`,
-    `engine: …`."""
+    `engine: …`, and others that docs/methods.md lists."""
+    detail: Mapping[str, Any] | None = None
+    """How it came about, e.g. the drafts and how they fared; plain JSON."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Side = Literal["input", "output"]
-Role = Literal["shown", "scored"]
+Role = Literal["shown", "scored", "held_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExampleSet:
-    """The windows shown to an explainer and those kept for scoring; they share no token."""
+    """Windows shown to an explainer, held out for it, and kept for scoring; they share no token."""
 
     id: str
     """Content id of cache, latent, sampler, settings and seed."""
@@ -181,3 +181,6 @@ class ExampleSet:
     """Activating windows for the explainer, strongest first."""
     scored: tuple[Placed, ...]
     """Windows kept for scoring, activating and silent."""
+    held_out: tuple[Placed, ...] = ()
+    """Windows that are neither shown as they are nor scored, activating and silent: on these an
+    explainer tries its own explanations, and finds look-alikes. Weights are not known: 1."""

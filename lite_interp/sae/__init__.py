@@ -22,20 +22,25 @@ from lite_interp.sae.check import (
 )
 from lite_interp.sae.coder import Encoded, Fired, SparseCoder
 from lite_interp.sae.files import tensor_names
+from lite_interp.sae.random_coder import RANDOM, Recipe, make_recipe, randomised
 
 __all__ = [
     "LOADERS",
+    "RANDOM",
     "Encoded",
     "Fired",
     "Fit",
+    "Recipe",
     "SparseCoder",
     "check_fits",
     "detect",
     "find_coders",
     "load_coder",
+    "make_recipe",
     "measure_fit",
     "median_norm",
     "outlier_positions",
+    "randomised",
     "refuse_bad_fit",
     "valid_positions",
 ]

@@ -68,9 +68,9 @@ class SparseCoder:
     """A sparse autoencoder or transcoder, float32."""
 
     format: str
-    """Name in LOADERS of the file format it was read from."""
+    """Name in LOADERS of the file format it was read from; `random` if its directions are drawn."""
     hash: str
-    """`sha256:` of the weights file."""
+    """`sha256:` of the weights file; of a random coder the content id of what it was drawn from."""
     reads: str
     """Hookpoint whose activations it encodes, as spelled in the files."""
     writes: str

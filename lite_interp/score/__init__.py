@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lite_interp.choices import changed_settings
 from lite_interp.errors import UsageError, nearest, one_line
 from lite_interp.score.base import Item, Judgement, Scorer, Tools
 from lite_interp.score.detection import DETECTION
@@ -29,28 +29,28 @@ SCORERS = {
 LIST_PROMPT = "score/detection_list"
 """Prompt of detection when it asks about several windows at once."""
 
-CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
-    ("fuzzing", "marks"): MARKS,
-    ("intervention", "direction"): ("decoder", "random"),
-    ("simulation", "mode"): MODES,
-    ("simulation", "highest"): HIGHEST,
+CHOICES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "fuzzing": {"marks": MARKS},
+    "intervention": {"direction": ("decoder", "random")},
+    "simulation": {"mode": MODES, "highest": HIGHEST},
 }
-"""(scorer, setting) → the values it may have, where not every one of its type will do."""
+"""Scorer → setting → the values it may have, where not every one of its type will do."""
 
-RANGES: dict[tuple[str, str], tuple[float, float]] = {
-    ("detection", "list"): (0, 20),
-    ("fuzzing", "threshold"): (0, 1),
-    ("intervention", "kl"): (1e-4, 100),
-    ("intervention", "n_prompts"): (1, 1000),
-    ("intervention", "n_tuning"): (1, 1000),
-    ("intervention", "n_continuations"): (1, 100),
-    ("intervention", "n_tokens"): (1, 1000),
-    ("intervention", "temperature"): (0, 10),
-    ("simulation", "n_windows"): (2, 10_000),
-    ("intruder", "n_questions"): (1, 10_000),
-    ("intruder", "n_choices"): (2, 9),
+RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "detection": {"list": (0, 20)},
+    "fuzzing": {"threshold": (0, 1)},
+    "intervention": {
+        "kl": (1e-4, 100),
+        "n_prompts": (1, 1000),
+        "n_tuning": (1, 1000),
+        "n_continuations": (1, 100),
+        "n_tokens": (1, 1000),
+        "temperature": (0, 10),
+    },
+    "simulation": {"n_windows": (2, 10_000)},
+    "intruder": {"n_questions": (1, 10_000), "n_choices": (2, 9)},
 }
-"""(scorer, setting) → least and greatest number it may be."""
+"""Scorer → setting → least and greatest number it may be."""
 
 
 ALL = "all"
@@ -87,33 +87,9 @@ def find_scorer(name: str, settings: Mapping[str, Any] | None = None) -> Scorer:
     if name not in SCORERS:
         raise UsageError(f"no scorer is named: {one_line(name)}", nearest(name, [*SCORERS, ALL]))
     scorer = SCORERS[name]
-    changed = {key: _like(scorer, key, value) for key, value in (settings or {}).items()}
-    prompt = LIST_PROMPT if changed.get("list") else scorer.prompt
-    return dataclasses.replace(scorer, settings={**scorer.settings, **changed}, prompt=prompt)
-
-
-def _like(scorer: Scorer, key: str, value: Any) -> Any:
-    """A value of a setting, refused unless it is of the type that the default has."""
-    if key not in scorer.settings:
-        known = nearest(key, scorer.settings)
-        raise UsageError(f"the scorer {scorer.name} has no setting: {one_line(key)}", known)
-    own = scorer.settings[key]
-    if isinstance(own, float) and type(value) is int:
-        value = float(value)
-    if type(value) is not type(own):
-        raise UsageError(
-            f"wrong value of {scorer.name}.{key}: {one_line(value)}", f"one like {own!r}"
-        )
-    allowed = CHOICES.get((scorer.name, key))
-    if allowed and value not in allowed:
-        raise UsageError(
-            f"wrong value of {scorer.name}.{key}: {one_line(value)}",
-            f"one of {', '.join(map(str, allowed))}",
-        )
-    low, high = RANGES.get((scorer.name, key), (0, math.inf))
-    if isinstance(value, (int, float)) and not low <= value <= high:
-        raise UsageError(
-            f"{scorer.name}.{key} is out of range: {value}",
-            f"at least {low:g}" + (f", at most {high:g}" if high < math.inf else ""),
-        )
-    return value
+    wanted = dict(settings or {})
+    changed = changed_settings(
+        "scorer", name, scorer.settings, wanted, RANGES.get(name, {}), CHOICES.get(name)
+    )
+    prompt = LIST_PROMPT if wanted.get("list") else scorer.prompt
+    return dataclasses.replace(scorer, settings=changed, prompt=prompt)

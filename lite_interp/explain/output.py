@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+from lite_interp.explain.asking import ask_engine
+from lite_interp.explain.base import Evidence, Explainer
 from lite_interp.prompts import Message, Prompt
 from lite_interp.records import Steering
 from lite_interp.render import one_row
@@ -53,19 +56,23 @@ def _ending(prompt: str) -> str:
 def ask_output(
     raised: Sequence[Raised], prompt: Prompt, settings: Mapping[str, Any]
 ) -> tuple[Message, ...]:
-    """The question put to an engine: ends of prompts, what is raised behind each, and in all.
+    """The question put to an engine: ends of prompts, what is raised behind each, and in all."""
+    return prompt.fill(**raised_values(raised, settings["n_prompts"], settings["n_words"]))
+
+
+def raised_values(raised: Sequence[Raised], n_prompts: int, n_words: int) -> dict[str, str]:
+    """Values of the variables that tell what is raised.
 
     Args:
         raised: what `raised_words` gives.
-        prompt: a prompt with the variables `endings` and `raised`.
-        settings: `n_prompts` that are shown, `n_words` in the list over all prompts.
+        n_prompts: prompts that are shown.
+        n_words: words in the list over all prompts.
     """
     endings = "\n".join(
         f"{number}. {each.prompt} → {', '.join(word for word, _ in each.words)}"
-        for number, each in enumerate(raised[: settings["n_prompts"]], 1)
+        for number, each in enumerate(raised[:n_prompts], 1)
     )
-    words = ", ".join(ranked_words(raised)[: settings["n_words"]])
-    return prompt.fill(endings=endings, raised=words)
+    return {"endings": endings, "raised": ", ".join(ranked_words(raised)[:n_words])}
 
 
 def ranked_words(raised: Sequence[Raised]) -> list[str]:
@@ -75,3 +82,21 @@ def ranked_words(raised: Sequence[Raised]) -> list[str]:
         for word, increase in each.words:
             totals[word] += increase
     return sorted(totals, key=lambda word: (-totals[word], word))
+
+
+def about_output(
+    known: Evidence, prompt: Prompt, settings: Mapping[str, Any]
+) -> tuple[Message, ...] | str:
+    """The question about what steering raises."""
+    raised = raised_words(known.steering)
+    return ask_output(raised, prompt, settings) if raised else "no_output"
+
+
+OUTPUT = Explainer(
+    "output",
+    "An engine reads which words steering along the latent makes likelier.",
+    "explain/output",
+    {"max_tokens": 48, "temperature": 0.0, "seed": 0, "n_prompts": 10, "n_words": 12},
+    partial(ask_engine, question=about_output),
+    reads="output",
+)

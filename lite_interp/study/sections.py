@@ -1,31 +1,10 @@
-"""A study: everything that one run of the whole pipeline is told, from one TOML file.
-
-An unknown key or a value of the wrong type is refused in one line. Paths in the file are
-relative to the file.
-"""
+"""The tables of a study file."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from lite_interp.cache import CacheSettings
-from lite_interp.corpus import CorpusSettings
-from lite_interp.engine import EngineSettings
-from lite_interp.errors import UsageError, nearest, one_line
-from lite_interp.samplers import DrawSettings
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-
-SHARD_TOKENS = 1 << 16
-"""Tokens in a shard of contexts, at most: what is held in memory, and lost when a run is killed."""
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -57,6 +36,8 @@ class CoderSection(Section):
     """Where it reads; empty = as its files say."""
     force: bool = False
     """Go on although it does not reconstruct the subject's activations."""
+    random: bool = False
+    """A coder of the same shape and sparsity with random directions in its place: a floor."""
 
 
 class CorpusSection(Section):
@@ -118,7 +99,10 @@ class ExamplesSection(Section):
     n_sibling: int = Field(default=0, ge=0)
     """Silent windows to score in which a similar latent fires."""
     n_near: int = Field(default=0, ge=0)
-    """Silent windows to score that lie near to the shown ones."""
+    """Silent windows to score that lie near to the activating ones that are scored."""
+    n_held_out: int | None = Field(default=None, ge=0)
+    """Windows of each kind that are neither shown nor scored, for explainers that try what they
+    write; left out = as many as those that are named want."""
     embedder: str = "all-minilm-l6-v2"
     """Who says what is near: an installed model, a folder or a GGUF file."""
 
@@ -155,6 +139,8 @@ class ExplainSection(Section):
     """Names of explainers."""
     prompt: str = ""
     """Prompt of the first explainer that asks an engine; empty = its own."""
+    settings: dict[str, dict[str, Any]] = {}
+    """Settings of an explainer that differ from its own: `[explain.settings.best_of]`."""
 
 
 class ScoreSection(Section):
@@ -204,6 +190,8 @@ class ScoreSection(Section):
 class Study(Section):
     """The whole pipeline."""
 
+    preset: str = ""
+    """Begin with the settings of a preset, e.g. `paper`; what stands here goes before it."""
     seed: int = Field(default=0, ge=0)
     """Seed of every draw."""
     subject: SubjectSection
@@ -224,119 +212,3 @@ class Study(Section):
     """Explainers."""
     score: ScoreSection = ScoreSection()
     """Scorers."""
-
-
-def read_study(path: Path) -> Study:
-    """A study file with its paths made absolute.
-
-    Raises:
-        UsageError: no such file, no TOML, an unknown key, a wrong type.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"no such study file: {one_line(path)}", "the README shows a whole one"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"not a study file: {one_line(path)}: {one_line(error)}") from None
-    return _absolute(parse_study(table, str(path)), path.absolute().parent)
-
-
-def parse_study(table: dict[str, Any], origin: str) -> Study:
-    """A study from its tables; `origin` names them in an error."""
-    try:
-        return Study.model_validate(_tuples(table))
-    except ValidationError as error:
-        # A key with a typo is missing, too, under its right name: the typo is what helps.
-        first = min(
-            error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"
-        )
-        steps = [str(step) for step in first["loc"]]
-        place = ".".join(steps)
-        hint = ""
-        if first["type"] == "extra_forbidden":
-            hint = nearest(steps[-1], _keys(steps[0] if len(steps) > 1 else ""))
-        message = "unknown key" if hint else one_line(first["msg"]).lower()
-        raise UsageError(f"{one_line(origin)}: {message}: {one_line(place)}", hint) from None
-
-
-def parse_section(kind: type[Part], **values: Any) -> Part:
-    """One section from options of the command line."""
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise UsageError(f"wrong option: {place}: {one_line(first['msg']).lower()}") from None
-
-
-def parse_value(option: str, text: str) -> tuple[str, Any]:
-    """A setting given as `key=value`, the value as in a study file; a bare word is a text."""
-    key, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not key.isidentifier():
-        raise UsageError(f"{option} wants key=value: {one_line(text)}", "e.g. n_batch=1024")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
-
-
-def _keys(section: str) -> list[str]:
-    fields = Study.model_fields
-    if section:
-        return list(fields[section].annotation.model_fields)  # type: ignore[union-attr]
-    return list(fields)
-
-
-def _tuples(value: Any) -> Any:
-    """TOML lists as tuples, and whole numbers where a float is wanted: strict parsing wants it."""
-    if isinstance(value, dict):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
-
-
-def _absolute(study: Study, folder: Path) -> Study:
-    def resolve(text: str) -> str:
-        there = folder / Path(text).expanduser()
-        return str(there) if text and there.exists() else text
-
-    def update(section: Any, **values: Any) -> Any:
-        return section.model_copy(update=values)
-
-    return study.model_copy(
-        update={
-            "subject": update(study.subject, model=resolve(study.subject.model)),
-            "coder": update(study.coder, path=resolve(study.coder.path)),
-            "corpus": update(study.corpus, paths=tuple(map(resolve, study.corpus.paths))),
-            "engine": update(study.engine, model=resolve(study.engine.model)),
-            "examples": update(study.examples, embedder=resolve(study.examples.embedder)),
-            "score": update(study.score, embedder=resolve(study.score.embedder)),
-        }
-    )
-
-
-def corpus_settings(section: CorpusSection, *, add_bos: bool) -> CorpusSettings:
-    """The corpus section as the corpus module takes it."""
-    return CorpusSettings(
-        section.n_ctx,
-        add_bos,
-        section.packed,
-        section.max_tokens,
-        max(1, SHARD_TOKENS // section.n_ctx),
-    )
-
-
-def cache_settings(section: CacheSection) -> CacheSettings:
-    """The cache section as the cache module takes it."""
-    return CacheSettings(section.mask_special, float(section.outlier_multiple))
-
-
-def draw_settings(section: ExamplesSection, embedder_id: str = "") -> DrawSettings:
-    """The examples section as the samplers take it."""
-    return DrawSettings(**section.model_dump(exclude={"embedder"}), embedder_id=embedder_id)
-
-
-def engine_settings(section: EngineSection) -> EngineSettings:
-    """The engine section as the engine takes it."""
-    return EngineSettings(**section.model_dump(exclude={"model", "allow_remote"}))

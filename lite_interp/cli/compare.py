@@ -1,0 +1,66 @@
+"""The command that compares two ways to explain, or two judges."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from lite_interp.cli.options import AsJson, Results
+from lite_interp.errors import UsageError, one_line
+
+VARIANTS = ("raw", "relative", "per_token")
+"""Readings of the same verdicts; a scorer may lack one."""
+
+
+def compare(
+    results: Results,
+    first: Annotated[
+        str, typer.Argument(metavar="[A]", help="An arm; without A and B all are listed.")
+    ] = "",
+    second: Annotated[str, typer.Argument(metavar="[B]", help="The other arm.")] = "",
+    scorer: Annotated[str, typer.Option(help="Only this scorer.")] = "",
+    variant: Annotated[
+        str, typer.Option(help="raw, relative or per_token scores; empty = all.")
+    ] = "",
+    top: Annotated[int, typer.Option(help="Latents to name, of each sign.", min=0)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Two ways to explain on the same latents and windows: is the difference real?
+
+    An arm is what one explainer, prompt, engine, settings and draw of windows made. A and B are
+    names from the list, or terms with commas: a bare word is an explainer, else key=value, where
+    key is prompt, engine, sampler, shown, width, seed, coder, corpus, cache or any other setting:
+    `llm,sampler=top`. With judge=MODEL only that engine's or embedder's verdicts count, so
+    `llm,judge=qwen2.5-coder-0.5b llm,judge=qwen2.5-coder-1.5b` compares two judges.
+
+    Each line says whether the two are told apart, and if not, which difference would have been.
+    """
+    from rich.console import Console
+
+    from lite_interp import comparison_page as page
+    from lite_interp.arms import find_arm, load_arms
+    from lite_interp.comparing import compare as compare_arms
+    from lite_interp.db.file import read_results
+    from lite_interp.judged import Judged
+
+    if first and not second:
+        raise UsageError("there is only one arm to compare", "name two, or none for a list")
+    if variant and variant not in VARIANTS:
+        raise UsageError(f"no such variant: {one_line(variant)}", ", ".join(VARIANTS))
+    console = Console(highlight=False, markup=False)
+    with read_results(results) as db:
+        arms = load_arms(db)
+        if not first:
+            rows, shown = page.arm_rows(arms), page.arms_page(arms)
+        else:
+            both = find_arm(arms, first), find_arm(arms, second)
+            found = compare_arms(Judged(db), *both, scorer, variant)
+            rows = page.comparison_rows(found, both)
+            shown = page.comparison_page(found, both, top)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        console.print(shown)

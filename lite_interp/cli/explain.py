@@ -1,0 +1,133 @@
+"""The command that explains, and how a plan is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lite_interp.cli.options import (
+    AllowRemote,
+    CacheId,
+    CoderPlace,
+    EmbedderModel,
+    EngineContext,
+    EngineModel,
+    EngineValues,
+    ExplainPlan,
+    Latents,
+    Option,
+    Preset,
+    Results,
+    Seed,
+    SubjectPlace,
+    Threads,
+    engine_section,
+    latents_section,
+    module_options,
+    with_preset,
+)
+
+if TYPE_CHECKING:
+    from lite_interp.planning import PlannedUnit
+
+Explainer = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="token_list, llm, contrastive, output, input+output, revise, best_of; repeat."
+    ),
+]
+N = Annotated[int, typer.Option(help="How many latents to draw.")]
+MinDensity = Annotated[float, typer.Option(help="Draw from latents this dense…")]
+MaxDensity = Annotated[float, typer.Option(help="…to this dense.")]
+Sampler = Annotated[str, typer.Option(help="quantiles, top, random, mix.")]
+Width = Annotated[int, typer.Option(help="Tokens in a window.")]
+Shown = Annotated[int, typer.Option(help="Windows shown to the explainer.")]
+Active = Annotated[int, typer.Option(help="Activating windows kept for scoring.")]
+Silent = Annotated[int, typer.Option(help="Random silent windows kept for scoring.")]
+SameToken = Annotated[int, typer.Option(help="Silent windows with the latent's token.")]
+Sibling = Annotated[int, typer.Option(help="Silent windows where a similar latent fires.")]
+Near = Annotated[int, typer.Option(help="Silent windows near to the activating ones.")]
+HeldOut = Annotated[
+    int | None,
+    typer.Option(
+        help="Windows of each kind held out for explainers that try; else what they want.",
+        show_default=False,
+    ),
+]
+Prompt = Annotated[
+    str, typer.Option(help="Prompt name, e.g. paper, or .toml file, of the first that asks.")
+]
+
+
+def explain(
+    context: typer.Context,
+    results: Results,
+    explainer: Explainer = None,
+    engine: EngineModel = "",
+    latents: Latents = "",
+    n: N = 8,
+    min_density: MinDensity = 0.0005,
+    max_density: MaxDensity = 0.02,
+    sampler: Sampler = "quantiles",
+    width: Width = 32,
+    shown: Shown = 20,
+    active: Active = 50,
+    silent: Silent = 50,
+    same_token: SameToken = 0,
+    sibling: Sibling = 0,
+    near: Near = 0,
+    held_out: HeldOut = None,
+    embedder: EmbedderModel = "all-minilm-l6-v2",
+    prompt: Prompt = "",
+    preset: Preset = "",
+    option: Option = None,
+    subject: SubjectPlace = "",
+    coder: CoderPlace = "",
+    n_ctx: EngineContext = 4096,
+    threads: Threads = 0,
+    values: EngineValues = None,
+    allow_remote: AllowRemote = False,
+    explain_plan: ExplainPlan = False,
+    seed: Seed = 0,
+    cache: CacheId = "",
+) -> None:
+    """Example sets → explanations, for the named latents or for some drawn by seed."""
+    from lite_interp import study
+    from lite_interp.explain_pipeline import ExplainJob, explain_latents
+    from lite_interp.terminal import Terminal
+
+    windows = {
+        "width": width, "sampler": sampler, "n_shown": shown, "n_active": active,
+        "n_silent": silent, "n_same_token": same_token, "n_sibling": sibling, "n_near": near,
+        "n_held_out": held_out, "embedder": embedder,
+    }  # fmt: skip
+    asked = {"explainers": tuple(explainer or ("llm",)), "prompt": prompt}
+    drawn = with_preset(context, preset, "examples", windows)
+    asked = with_preset(context, preset, "explain", asked)
+    asked["settings"] = module_options(option or [])
+    job = ExplainJob(
+        seed,
+        latents_section(latents, n, min_density, max_density),
+        study.parse_section(study.ExamplesSection, **drawn),
+        engine_section(engine, n_ctx, threads, allow_remote, values),
+        study.parse_section(study.ExplainSection, **asked),
+        subject,
+        coder,
+    )
+    if explain_plan:
+        from lite_interp.planning import plan_explanations
+
+        print_plan(plan_explanations(results, cache, job, Terminal()))
+        return
+    explain_latents(results, cache, job, Terminal())
+
+
+def print_plan(units: Sequence[PlannedUnit]) -> None:
+    """Print a plan on stdout: a line for each unit, and the sums."""
+    from rich.console import Console
+
+    from lite_interp.planning import plan_table
+
+    Console(highlight=False, markup=False).print(plan_table(units))

@@ -1,0 +1,63 @@
+"""The conditions of a grid in the results file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlite_utils import Database
+
+from lite_interp.ids import canonical_json
+
+
+class ConditionRow(NamedTuple):
+    """One condition that was run."""
+
+    grid: str
+    """Name of the grid."""
+    name: str
+    """Name of the condition."""
+    ordinal: int
+    """Its place in the grid."""
+    part: str
+    """What it varies."""
+    label: str
+    """It in words."""
+    against: Sequence[str]
+    """Conditions that it is compared with."""
+    settings: Mapping[str, Any]
+    """The whole study, with what was changed."""
+    cache_id: str
+    """The cache."""
+    judge_id: str
+    """The engine that judged; empty if none did."""
+    explanation_ids: Sequence[str]
+    """Its explanations, failed ones among them."""
+
+
+def store_condition(db: Database, row: ConditionRow) -> None:
+    """Note a condition that is finished; one of the same name is replaced."""
+    values = {
+        key: canonical_json(value) if key in ("against", "settings", "explanation_ids") else value
+        for key, value in row._asdict().items()
+    }
+    names = ", ".join(values)
+    marks = ", ".join(f":{name}" for name in values)
+    with db.atomic():
+        db.execute(f"insert or replace into conditions ({names}) values ({marks})", values)
+
+
+def load_conditions(db: Database, grid: str) -> list[ConditionRow]:
+    """The conditions of a grid that are finished, in its order."""
+    names = ", ".join(ConditionRow._fields)
+    rows = db.execute(f"select {names} from conditions where grid = ? order by ordinal", [grid])
+    found = [ConditionRow(*row) for row in rows.fetchall()]
+    return [
+        row._replace(
+            against=json.loads(str(row.against)),
+            settings=json.loads(str(row.settings)),
+            explanation_ids=json.loads(str(row.explanation_ids)),
+        )
+        for row in found
+    ]

@@ -1,0 +1,97 @@
+"""The command that runs a grid: condition by condition, each goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lite_interp import intervening, study
+from lite_interp.db.conditions import ConditionRow, store_condition
+from lite_interp.db.file import open_results
+from lite_interp.explain_pipeline import ExplainJob, explain_latents, explaining_engine
+from lite_interp.grid import Condition, changed
+from lite_interp.ids import canonical_json
+from lite_interp.loading import CacheJob, Reporter
+from lite_interp.pipeline import cache_corpus
+from lite_interp.score_pipeline import ScoreJob, check_scorers, score_explanations
+from lite_interp.tools import OpenModels, find_engine
+
+
+def run_grid(
+    results: Path, name: str, base: study.Study, conditions: Sequence[Condition], tell: Reporter
+) -> None:
+    """Cache, explain and score every condition of a grid, and note in the file what it was.
+
+    A condition that is finished costs a look into the file; one that was interrupted goes on.
+
+    Args:
+        results: the results file; made if it is not there.
+        name: name of the grid.
+        base: the study that is varied.
+        conditions: what is varied.
+        tell: who is told.
+    """
+    jobs = [_jobs(base, condition) for condition in conditions]
+    for explain_job, score_job in jobs:  # what would only fail at last is refused at first
+        explaining_engine(explain_job)
+        check_scorers(score_job)
+    cached: dict[str, str] = {}
+    with OpenModels.borrowed(None) as models:
+        for ordinal, (condition, (explain_job, score_job)) in enumerate(
+            zip(conditions, jobs, strict=True)
+        ):
+            tell.say(f"{ordinal + 1} of {len(conditions)}: {condition.label}")
+            whole = changed(base, condition.changes)
+            key = canonical_json([whole.subject.model_dump(), whole.coder.model_dump()])
+            if key not in cached:
+                job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
+                cached[key] = cache_corpus(results, job, tell)
+            wanted = cached[key].removeprefix("b2:")
+            found = explain_latents(results, wanted, explain_job, tell, models)
+            score_job = score_job._replace(
+                latents=found.latents, explanation_ids=found.explanation_ids
+            )
+            score_explanations(results, wanted, score_job, tell, models)
+            row = ConditionRow(
+                name,
+                condition.name,
+                ordinal,
+                condition.part,
+                condition.label,
+                condition.against,
+                whole.model_dump(mode="json"),
+                cached[key],
+                _judge_id(score_job),
+                found.explanation_ids,
+            )
+            with open_results(results) as db:
+                store_condition(db, row)
+
+
+def _jobs(base: study.Study, condition: Condition) -> tuple[ExplainJob, ScoreJob]:
+    """What a condition asks of explainers and scorers."""
+    whole = changed(base, condition.changes)
+    explain_job = ExplainJob(
+        whole.seed,
+        whole.latents,
+        whole.examples,
+        _engine(whole, condition.explained_by),
+        whole.explain,
+        whole.subject.model,
+        whole.coder.path,
+    )
+    places = intervening.Places(whole.subject.model, whole.coder.path)
+    engine = _engine(whole, condition.judged_by)
+    return explain_job, ScoreJob(engine, whole.score, places=places)
+
+
+def _engine(whole: study.Study, other: str) -> study.EngineSection:
+    return whole.engine.model_copy(update={"model": other}) if other else whole.engine
+
+
+def _judge_id(job: ScoreJob) -> str:
+    """The engine that judges; empty if no scorer asks one."""
+    if not any(scorer.needs == "engine" for scorer in check_scorers(job)):
+        return ""
+    with find_engine(job.engine).preview() as engine:
+        return engine.id
