@@ -78,7 +78,9 @@ def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 def comparison_page(found: Sequence[Comparison], arms: tuple[Arm, Arm], top: int) -> Group:
     """Two arms: what was found, by way to score, by stratum, and for which latents."""
-    parts: list[RenderableType] = [_head(letter, arm) for letter, arm in zip("AB", arms, strict=True)]
+    parts: list[RenderableType] = [
+        _head(letter, arm) for letter, arm in zip("AB", arms, strict=True)
+    ]
     if not found:
         parts.append(Text("nothing to compare: no way to score has judged both"))
         return Group(*parts)

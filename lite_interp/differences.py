@@ -133,7 +133,7 @@ def paired(first: NDArray[np.float64], second: NDArray[np.float64]) -> Means:
     n, n_up, n_down = len(each), int((each > 0).sum()), int((each < 0).sum())
     difference, p_value, least = stats.mean_interval(each), NAN, NAN
     if n > 1 and np.ptp(each):
-        p_value = float(ttest_1samp(each, 0)[1])
+        p_value = float(np.asarray(ttest_1samp(each, 0))[1])
         least = visible(stats.standard_error(each), n - 1)
     elif n:
         difference = Estimate(float(each[0]), NAN, NAN)

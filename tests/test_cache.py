@@ -171,7 +171,7 @@ def test_the_fit_is_measured_on_real_text_without_its_sinks(shard, reader):
 @pytest.fixture
 def small_shards(monkeypatch):
     """Eight contexts a shard."""
-    monkeypatch.setattr(study, "SHARD_TOKENS", 8 * tiny_study.N_CTX)
+    monkeypatch.setattr(study.making, "SHARD_TOKENS", 8 * tiny_study.N_CTX)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def whole(parts, tmp_path_factory):
     """A cache that was never interrupted."""
     path = tmp_path_factory.mktemp("whole") / "whole.db"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "SHARD_TOKENS", 8 * tiny_study.N_CTX)
+        patch.setattr(study.making, "SHARD_TOKENS", 8 * tiny_study.N_CTX)
         cache_corpus(path, tiny_study.cache_job(parts), tiny_study.Told())
     return path
 
@@ -245,7 +245,7 @@ from lite_interp import study
 from lite_interp.db import caches
 from lite_interp.pipeline import cache_corpus
 
-study.SHARD_TOKENS = 8 * tiny_study.N_CTX
+study.making.SHARD_TOKENS = 8 * tiny_study.N_CTX
 store, left = caches.store_cache_shard, [3]
 
 def half_stored(db, row, packed):

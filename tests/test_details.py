@@ -226,7 +226,7 @@ def cached(tmp_path_factory):
     folder = tmp_path_factory.mktemp("details")
     job = tiny_study.cache_job(tiny_study.write_parts(folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "SHARD_TOKENS", 8 * tiny_study.N_CTX)
+        patch.setattr(study.making, "SHARD_TOKENS", 8 * tiny_study.N_CTX)
         cache_corpus(folder / "results.db", job, tiny_study.Told())
     with open_results(folder / "results.db") as db:
         yield db, caches.the_cache(db), load_job(job, tiny_study.Told())

@@ -53,9 +53,11 @@ def study(
 
     Goes on where it stopped.
     """
+    from rich.console import Console
+
     from lite_interp.data import data_folder
     from lite_interp.grid import find_conditions
-    from lite_interp.grid_table import print_grid
+    from lite_interp.grid_page import print_grid
     from lite_interp.study import parse_section, read_study
     from lite_interp.study.sections import EngineSection, ExamplesSection, LatentsSection
     from lite_interp.terminal import Terminal
@@ -80,4 +82,5 @@ def study(
         from lite_interp.grid_pipeline import run_grid
 
         run_grid(out, grid, whole, conditions, Terminal())
-    print_grid(out, grid, "json" if as_json else "markdown" if markdown else "terminal")
+    form = "json" if as_json else "markdown" if markdown else "terminal"
+    print_grid(out, grid, form, Console(highlight=False, markup=False))
