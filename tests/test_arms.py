@@ -8,7 +8,7 @@ from tiny_arms import examples_of, explain, judge
 from tiny_results import CACHE, CORPUS, EMBEDDER, ENGINE, PROMPT
 from tiny_score_rows import EVIL
 
-from lite_interp.arms import arm_of, find_arm, load_arms
+from lite_interp.compare.arms import arm_of, find_arm, load_arms
 from lite_interp.db.file import add
 from lite_interp.errors import UsageError
 
@@ -218,3 +218,13 @@ def test_a_prompt_of_the_file_is_named(db):
     explain(db, examples_of(1))
     (arm,) = load_arms(db)
     assert arm.terms["prompt"] == (PROMPT, "p")
+
+
+def test_the_usual_prompt_is_plainest_and_a_whole_name_comes_before_a_part(db):
+    for number, name in enumerate(("explain/small two", "explain/small")):
+        add(db, "prompts", {"id": f"b2:{number}", "name": name, "text": ""})
+        explain(db, examples_of(1), f"n{number}", prompt_id=f"b2:{number}")
+    arms = load_arms(db)
+    assert [arm.name for arm in arms] == ["llm@prompt=explain/small two", "llm"]
+    assert find_arm(arms, "prompt=explain/small").name == "llm"
+    assert find_arm(arms, "prompt=two").name == arms[0].name

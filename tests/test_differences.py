@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import nct, t, ttest_1samp, ttest_ind
 
-from lite_interp.correlations import pearson
-from lite_interp.differences import (
+from lite_interp.compare.differences import (
     apart,
     areas,
     correlations,
@@ -18,6 +17,7 @@ from lite_interp.differences import (
     visible,
     win_table,
 )
+from lite_interp.correlations import pearson
 from lite_interp.records import Estimate
 from lite_interp.stats import auroc, wilson
 

@@ -10,14 +10,20 @@ import tiny_study
 from typer.testing import CliRunner
 
 from lite_interp import pipeline, stages, study, tools
-from lite_interp.belonging import is_of_layer, names_coder
 from lite_interp.cli import app
 from lite_interp.db import caches, studies, trials
 from lite_interp.db.file import open_results, read_results
 from lite_interp.errors import LiteInterpError, UsageError
-from lite_interp.importing import Draw, Imported, ImportJob, choose_draw, import_explanations
 from lite_interp.loading import cache_tokenizer
 from lite_interp.oracles import write_oracles
+from lite_interp.outside.belonging import is_of_layer, names_coder
+from lite_interp.outside.importing import (
+    Draw,
+    Imported,
+    ImportJob,
+    choose_draw,
+    import_explanations,
+)
 from lite_interp.samplers import DrawSettings, example_set_id
 from lite_interp.score_pipeline import ScoreJob, score_explanations
 

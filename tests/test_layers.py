@@ -15,27 +15,25 @@ LAYERS = [
     "errors ids records codec data migrations",  # words: no imports of ours
     # One job each.
     "stats render manifests prompts local_model transport hookpoints documents terminal tables"
-    " choices lines",
-    "rates sequential calibration correlations details ways score_lines outside",
+    " choices",
+    "rates sequential calibration correlations details ways score_lines",
     "db",  # the results file
     "engine",  # llama.cpp
     "subject tokenizer sae embedder fetch",  # models
-    "windows cost sheets lens steering window_index belonging",
-    "negatives measures differences",
+    "windows cost sheets lens steering window_index",
+    "negatives measures",
     "corpus cache samplers score",  # the method: records in, records out
     "explain",  # tries what it writes as a scorer does
-    "judging oracle_rules arms",
+    "judging oracle_rules",
     "study stages scoring detailing analysis",  # where computing meets storing
-    "agreement choosing judged",
-    "matching",
-    "comparing",
+    "agreement choosing compare",
     "loading",
     "tools",
-    "intervening oracles importing",
+    "intervening oracles outside",
     "explain_pipeline score_pipeline",
     "pipeline",  # a whole command
-    "report serve view overview comparison_page estimate planning doctor loss requantize",
-    "demo",
+    "report serve view overview estimate planning doctor loss requantize",
+    "demo grid",
     "cli",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

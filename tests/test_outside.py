@@ -11,9 +11,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lite_interp import lines, outside
 from lite_interp.errors import LiteInterpError
-from lite_interp.outside import FORMATS, Flaw, Record, read_outside
+from lite_interp.outside import formats, lines
+from lite_interp.outside.formats import FORMATS, Flaw, Record, read_outside
 
 ROWS = [
     {"latent": 3, "explanation": "names of years", "source": "Anna"},
@@ -82,8 +82,8 @@ def test_tables_say_the_same_as_json_lines(tmp_path, delimiter):
         assert [each.place for each in found] == ["people.txt:2", "people.txt:3"]
 
 
-@pytest.mark.parametrize("latent", outside.LATENT_KEYS)
-@pytest.mark.parametrize("text", outside.TEXT_KEYS)
+@pytest.mark.parametrize("latent", formats.LATENT_KEYS)
+@pytest.mark.parametrize("text", formats.TEXT_KEYS)
 def test_names_that_others_use(tmp_path, latent, text):
     rows = write(tmp_path, jsonl([{latent: " 12 ", text: "wishes"}]), "mine.jsonl")
     table = write(tmp_path, f"{text},{latent}\nwishes,12\n", "mine.csv")
@@ -113,7 +113,7 @@ def test_delphi_a_folder_with_a_file_for_each_latent(tmp_path):
     for name, text in {
         "layers.9_latent10.txt": '"ten"', "layers.9_latent2.txt": '"two\\nlines"',
         ".model.layers.9_feature3.txt": '"hidden"', "layers.9_latent4.txt": "no JSON",
-        "layers.9_latent5.txt": '["list"]', "layers.9_latent6.txt": json.dumps(outside.UNREADABLE),
+        "layers.9_latent5.txt": '["list"]', "layers.9_latent6.txt": json.dumps(formats.UNREADABLE),
         "layers.9_latent7.txt": '""', "notes.txt": "?", "log.pdf": "?",
         "a_latent1_latent8.txt": '"eight"',
     }.items():  # fmt: skip
@@ -271,8 +271,8 @@ def test_lines_are_those_of_the_whole(tmp_path_factory, data, size):
 def test_an_explanation_is_one_line_that_can_be_stored(text):
     line = json.dumps({"latent": 1, "explanation": text}).encode()
     try:
-        record = outside._record("x:1", outside._json(line), "me")
-    except outside._Bad:
+        record = formats._record("x:1", formats._json(line), "me")
+    except formats._Bad:
         return
     assert len(record.text.splitlines()) == 1
     assert record.text == record.text.strip()

@@ -8,6 +8,7 @@ from lite_interp.prompts import (
     Message,
     Piece,
     Prompt,
+    Takes,
     choose_prompt,
     load_prompt,
     prompt_files,
@@ -247,8 +248,27 @@ def test_a_prompt_with_other_variables_than_get_a_value_is_refused(tmp_path, tex
     assert caught.value.hint == "there is: $explanation, $window"
 
 
-def test_a_prompt_may_do_without_what_is_optional(tmp_path):
-    path = own_prompt(tmp_path, "$excerpts")
-    assert choose_prompt(path, "explain/small", {"words"}).variables == {"excerpts"}
-    with pytest.raises(UsageError, match="lacks a variable"):
-        choose_prompt(path, "explain/small")
+TAKES = Takes(frozenset({"a", "b", "words"}), (frozenset({"a", "b"}),))
+
+
+def test_a_prompt_has_one_of_several_variables_and_may_do_without_others(tmp_path):
+    for text in ("$a", "$b and $words", "$a $b $words"):
+        found = choose_prompt(own_prompt(tmp_path, text), "explain/small", TAKES)
+        assert found.variables <= TAKES.known
+    with pytest.raises(UsageError, match="lacks a variable: \\$a"):
+        choose_prompt(own_prompt(tmp_path, "$words"), "explain/small", TAKES)
+    with pytest.raises(UsageError, match="has an unknown variable: \\$c"):
+        choose_prompt(own_prompt(tmp_path, "$a $c"), "explain/small", TAKES)
+
+
+def test_the_folder_of_a_prompt_may_be_left_out():
+    assert choose_prompt("small", "explain/small").name == "explain/small"
+    assert choose_prompt("fuzzing", "score/detection").name == "score/fuzzing"
+
+
+def test_a_key_that_came_later_changes_no_older_name():
+    """The id of a prompt of which the key is empty is that of a file without it."""
+    found = load_prompt("explain/small")
+    assert found.id == content_id(found.model_dump(exclude={"answer_mark", "max_tokens"}))
+    thinking = found.model_copy(update={"answer_mark": "So:"})
+    assert len({found.id, thinking.id, found.model_copy(update={"max_tokens": 9}).id}) == 3

@@ -34,7 +34,7 @@ def test_shown_scored_and_silent_windows_share_no_token_and_no_text(data):
     world = data.draw(worlds())
     wanted = data.draw(settings_for(world, strata=True))
     examples = world.draw(wanted, seed=data.draw(st.integers(0, 99)))
-    every = [*examples.shown, *examples.scored]
+    every = [*examples.shown, *examples.scored, *examples.held_out]
     assert len(positions(every)) == sum(len(placed.window.tokens) for placed in every)
     assert len({placed.window.text for placed in every}) == len(every)
     assert len({placed.window.id for placed in every}) == len(every)
@@ -45,7 +45,7 @@ def test_every_window_says_the_truth_about_its_place(data):
     world = data.draw(worlds())
     wanted = data.draw(settings_for(world, strata=True))
     examples = world.draw(wanted)
-    for window, stratum, weight in [*examples.shown, *examples.scored]:
+    for window, stratum, weight in [*examples.shown, *examples.scored, *examples.held_out]:
         end = window.start + len(window.tokens)
         assert 0 <= window.start < end <= world.lengths[window.context]
         assert len(window.tokens) <= wanted.width
@@ -189,6 +189,52 @@ def test_another_seed_or_latent_gives_another_draw():
     draws = [world.draw(seed=0), world.draw(seed=1), world.draw(latent=1)]
     places = [[(p.window.context, p.window.start) for p in each.scored] for each in draws]
     assert places[0] != places[1] != places[2] != places[0]
+
+
+def test_as_many_are_held_out_of_each_kind_as_are_wanted_or_left():
+    world = make_world(n_contexts=60, density=0.2)
+    examples = world.draw(replace(SMALL, n_held_out=5))
+    kinds = Counter(placed.window.peak > 0 for placed in examples.held_out)
+    assert kinds == {True: 5, False: 5}
+    assert [placed.stratum.startswith("decile_") for placed in examples.held_out] == [True] * 5 + [
+        False
+    ] * 5
+    n = len(world.distinct_peaks())
+    greedy = world.draw(replace(SMALL, n_shown=n, n_held_out=5))
+    assert [placed for placed in greedy.held_out if placed.window.peak > 0] == []
+
+
+def test_half_of_the_silent_windows_held_out_are_look_alikes():
+    world = make_world(n_contexts=80, density=0.2, n_tokens=6)
+    held_out = world.draw(replace(SMALL, n_held_out=6)).held_out
+    strata = Counter(placed.stratum for placed in held_out if not placed.window.peak > 0)
+    assert strata == {"same_token": 3, "random": 3}
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+@pytest.mark.parametrize("n_held_out", [0, 7])
+def test_the_same_windows_are_scored_whatever_is_shown_and_held_out(sampler, n_held_out):
+    world = make_world()
+    wanted = replace(SMALL, n_same_token=3, n_sibling=3, n_near=3, embedder_id="e")
+    expected = world.draw(wanted).scored
+    changed = replace(wanted, sampler=sampler, n_shown=2, n_held_out=n_held_out)
+    found = world.draw(changed).scored
+    assert [(p.window.id, p.stratum, p.weight) for p in found] == [
+        (p.window.id, p.stratum, p.weight) for p in expected
+    ]
+
+
+def test_what_is_held_out_does_not_change_what_is_shown():
+    world = make_world()
+    with_some, without = (world.draw(replace(SMALL, n_held_out=n)) for n in (6, 0))
+    assert [p.window.id for p in with_some.shown] == [p.window.id for p in without.shown]
+
+
+def test_mix_shows_the_strongest_and_others():
+    ranks = np.arange(100)
+    found = SAMPLERS["mix"](ranks, 10, np.random.default_rng(0))
+    assert found[:5].tolist() == [0, 1, 2, 3, 4]
+    assert found[5:].min() > 4 and found[5:].max() > 50
 
 
 def test_the_number_of_shown_windows_does_not_change_what_is_scored():

@@ -121,4 +121,5 @@ def settings_for(draw, world, strata=False):
         n_sibling=draw(counts),
         n_near=draw(counts),
         embedder_id="embedder",
+        n_held_out=draw(st.integers(0, 6)),
     )

@@ -7,19 +7,17 @@ from typing import Annotated
 
 import typer
 
+from lite_interp.cli.look import VARIANTS
 from lite_interp.cli.options import AsJson, Results
 from lite_interp.errors import UsageError, one_line
-
-VARIANTS = ("raw", "relative", "per_token")
-"""Readings of the same verdicts; a scorer may lack one."""
 
 
 def compare(
     results: Results,
     first: Annotated[
-        str, typer.Argument(metavar="[A]", help="An arm; without A and B all are listed.")
+        str, typer.Argument(metavar="A", help="An arm; without A and B all are listed.")
     ] = "",
-    second: Annotated[str, typer.Argument(metavar="[B]", help="The other arm.")] = "",
+    second: Annotated[str, typer.Argument(metavar="B", help="The other arm.")] = "",
     scorer: Annotated[str, typer.Option(help="Only this scorer.")] = "",
     variant: Annotated[
         str, typer.Option(help="raw, relative or per_token scores; empty = all.")
@@ -39,11 +37,11 @@ def compare(
     """
     from rich.console import Console
 
-    from lite_interp import comparison_page as page
-    from lite_interp.arms import find_arm, load_arms
-    from lite_interp.comparing import compare as compare_arms
+    from lite_interp.compare import page
+    from lite_interp.compare.arms import find_arm, load_arms
+    from lite_interp.compare.comparing import compare as compare_arms
+    from lite_interp.compare.judged import Judged
     from lite_interp.db.file import read_results
-    from lite_interp.judged import Judged
 
     if first and not second:
         raise UsageError("there is only one arm to compare", "name two, or none for a list")

@@ -39,8 +39,8 @@ def import_explanations(
     read as they are, and so is Delphi's folder `explanations`. All lines are imported, or none;
     what is there already is not imported twice.
     """
-    from lite_interp.importing import ImportJob
-    from lite_interp.importing import import_explanations as import_all
+    from lite_interp.outside.importing import ImportJob
+    from lite_interp.outside.importing import import_explanations as import_all
     from lite_interp.terminal import Terminal
 
     job = ImportJob(files, source, layer, seed, skip_bad, dry_run, subject)

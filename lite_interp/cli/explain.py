@@ -26,7 +26,7 @@ from lite_interp.cli.options import (
     engine_section,
     latents_section,
     module_options,
-    with_preset,
+    preset_section,
 )
 
 if TYPE_CHECKING:
@@ -104,18 +104,12 @@ def explain(
         "n_held_out": held_out, "embedder": embedder,
     }  # fmt: skip
     asked = {"explainers": tuple(explainer or ("llm",)), "prompt": prompt}
-    drawn = with_preset(context, preset, "examples", windows)
-    asked = with_preset(context, preset, "explain", asked)
-    asked["settings"] = module_options(option or [])
-    job = ExplainJob(
-        seed,
-        latents_section(latents, n, min_density, max_density),
-        study.parse_section(study.ExamplesSection, **drawn),
-        engine_section(engine, n_ctx, threads, allow_remote, values),
-        study.parse_section(study.ExplainSection, **asked),
-        subject,
-        coder,
-    )
+    asked |= {"settings": module_options(option or [])}
+    chosen = latents_section(latents, n, min_density, max_density)
+    drawn = preset_section(context, preset, study.ExamplesSection, windows)
+    how = preset_section(context, preset, study.ExplainSection, asked)
+    asks = engine_section(engine, n_ctx, threads, allow_remote, values)
+    job = ExplainJob(seed, chosen, drawn, asks, how, subject, coder)
     if explain_plan:
         from lite_interp.planning import plan_explanations
 

@@ -6,12 +6,15 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from lite_interp.errors import LiteInterpError, UsageError, one_line
+
+if TYPE_CHECKING:
+    from lite_interp.study.sections import Part
 
 
 class ErrorGroup(TyperGroup):
@@ -161,15 +164,16 @@ OPTION_NAMES = {
 """Setting → parameter of the command, where they are called differently."""
 
 
-def with_preset(
-    context: typer.Context, name: str, section: str, given: dict[str, Any]
-) -> dict[str, Any]:
-    """The settings of a section, those of a preset where no option says otherwise."""
+def preset_section(
+    context: typer.Context, name: str, kind: type[Part], given: dict[str, Any]
+) -> Part:
+    """A section from options, with the settings of a preset where no option says otherwise."""
     from lite_interp import study
 
     found = dict(given)
+    section = kind.__name__.removesuffix("Section").lower()
     for key, value in study.preset(name).get(section, {}).items():
         source = context.get_parameter_source(OPTION_NAMES.get(key, key))
         if source is None or source.name in ("DEFAULT", "DEFAULT_MAP"):
             found[key] = tuple(value) if isinstance(value, list) else value
-    return found
+    return study.parse_section(kind, **found)

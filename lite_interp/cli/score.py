@@ -25,7 +25,7 @@ from lite_interp.cli.options import (
     engine_section,
     module_options,
     parse_indices,
-    with_preset,
+    preset_section,
 )
 
 Scorers = Annotated[str, typer.Option(help="Names with commas, or all.")]
@@ -99,8 +99,7 @@ def score(
         "oracles": oracles,
         "settings": module_options(option or []),
     }
-    wanted = with_preset(context, preset, "score", wanted)
-    section = study.parse_section(study.ScoreSection, **wanted)
+    section = preset_section(context, preset, study.ScoreSection, wanted)
     judge = engine_section(engine, n_ctx, threads, allow_remote, values)
     job = ScoreJob(judge, section, parse_indices(latents), Places(subject, coder))
     if explain_plan:

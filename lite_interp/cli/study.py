@@ -56,8 +56,8 @@ def study(
     from rich.console import Console
 
     from lite_interp.data import data_folder
-    from lite_interp.grid import find_conditions
-    from lite_interp.grid_page import print_grid
+    from lite_interp.grid.conditions import find_conditions
+    from lite_interp.grid.page import print_grid
     from lite_interp.study import parse_section, read_study
     from lite_interp.study.sections import EngineSection, ExamplesSection, LatentsSection
     from lite_interp.terminal import Terminal
@@ -79,7 +79,7 @@ def study(
     )
     conditions = find_conditions(grid, whole, other_engine, part or ())
     if not table:
-        from lite_interp.grid_pipeline import run_grid
+        from lite_interp.grid.running import run_grid
 
         run_grid(out, grid, whole, conditions, Terminal())
     form = "json" if as_json else "markdown" if markdown else "terminal"

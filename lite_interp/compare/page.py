@@ -13,10 +13,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lite_interp.arms import Arm
-from lite_interp.comparing import Comparison, StratumDifference, most_changed
-from lite_interp.differences import Means
-from lite_interp.matching import LatentDifference
+from lite_interp.compare.arms import Arm
+from lite_interp.compare.comparing import Comparison, StratumDifference, most_changed
+from lite_interp.compare.differences import Means
+from lite_interp.compare.matching import LatentDifference
 from lite_interp.records import Estimate
 from lite_interp.render import one_row, terminal_safe
 from lite_interp.score_lines import chance, statistic_name

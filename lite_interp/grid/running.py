@@ -9,7 +9,7 @@ from lite_interp import intervening, study
 from lite_interp.db.conditions import ConditionRow, store_condition
 from lite_interp.db.file import open_results
 from lite_interp.explain_pipeline import ExplainJob, explain_latents, explaining_engine
-from lite_interp.grid import Condition, changed
+from lite_interp.grid.conditions import Condition, changed
 from lite_interp.ids import canonical_json
 from lite_interp.loading import CacheJob, Reporter
 from lite_interp.pipeline import cache_corpus

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lite_interp import differences, measures, stats
+from lite_interp import measures, stats
 from lite_interp.analysis import aligned
+from lite_interp.compare import differences
+from lite_interp.compare.differences import Two
+from lite_interp.compare.judged import Judged, Side
 from lite_interp.db.trials import Group, TrialRow
-from lite_interp.differences import Two
 from lite_interp.ids import generator
-from lite_interp.judged import Judged, Side
 from lite_interp.records import Score
 from lite_interp.score import SCORERS
 from lite_interp.sheets import Sheet
@@ -126,9 +127,17 @@ def _sheet(judged: Judged, group: Group, rows: Sequence[TrialRow]) -> Sheet:
     return aligned(group, json.loads(group.settings), judged.examples(group), rows)
 
 
+def why_not(sides: tuple[Side, Side]) -> str | None:
+    """Why a latent has nothing to compare: that an explanation is missing comes first."""
+    missing = [side.reason() for side in sides if not (side.explanation and side.explanation.text)]
+    return next(
+        (reason for reason in (*missing, *(side.reason() for side in sides)) if reason), None
+    )
+
+
 def on_items(found: Match | None, sides: tuple[Side, Side], variant: str) -> LatentDifference:
     """A − B on the items that both judged, in one reading of the verdicts."""
-    reason = sides[0].reason() or sides[1].reason()
+    reason = why_not(sides)
     if reason or found is None:
         return nothing(sides, reason or NO_COMMON)
     statistic = SCORERS[sides[0].way.scorer].statistic
@@ -215,9 +224,10 @@ def on_others(
     both: tuple[Mapping[str, Score], Mapping[str, Score]], sides: tuple[Side, Side], variant: str
 ) -> LatentDifference:
     """A − B of a latent whose scores are from different items."""
-    reasons = [_flaw(*each, variant) for each in zip(both, sides, strict=True)]
-    if any(reasons):
-        return nothing(sides, next(filter(None, reasons)))
+    flaws = [_flaw(*each, variant) for each in zip(both, sides, strict=True)]
+    reason = why_not(sides) or flaws[0] or flaws[1]
+    if reason:
+        return nothing(sides, reason)
     first, second = (each[variant] for each in both)
     strata = {
         name: Stratum(n + there[name].n_items, value, there[name].second)

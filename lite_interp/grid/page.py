@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lite_interp.comparing import Comparison
+from lite_interp.compare.comparing import Comparison
 from lite_interp.db.file import read_results
 from lite_interp.errors import one_line
-from lite_interp.grid import BASE
-from lite_interp.grid_table import Told, comparisons, difference_rows, load_told, score_rows
+from lite_interp.grid.conditions import BASE
+from lite_interp.grid.table import Told, comparisons, difference_rows, load_told, score_rows
 from lite_interp.render import terminal_safe
 
 Form = Literal["terminal", "markdown", "json"]

@@ -23,12 +23,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lite_interp import differences
-from lite_interp.arms import Arm
-from lite_interp.differences import NO_MEANS, Means
-from lite_interp.errors import UsageError, nearest, one_line
-from lite_interp.judged import Judged
-from lite_interp.matching import (
+from lite_interp.compare import differences
+from lite_interp.compare.arms import Arm
+from lite_interp.compare.differences import NO_MEANS, Means
+from lite_interp.compare.judged import Judged
+from lite_interp.compare.matching import (
     NO_VARIANT,
     LatentDifference,
     Match,
@@ -38,8 +37,10 @@ from lite_interp.matching import (
     on_others,
     scores,
 )
+from lite_interp.errors import UsageError, nearest, one_line
 from lite_interp.records import Score
 from lite_interp.score import SCORERS
+from lite_interp.stats import DECIMALS
 from lite_interp.ways import Way, base, in_order, plainest, way_names
 
 Pairing = Literal["items", "latents", "none"]
@@ -142,10 +143,14 @@ def most_changed(
     found: Comparison, n: int
 ) -> tuple[list[LatentDifference], list[LatentDifference]]:
     """Up to n latents for which A is greater, and up to n for which B is, the most first."""
-    known = [each for each in found.latents if not math.isnan(each.numbers.difference.value)]
-    known.sort(key=lambda each: (each.numbers.difference.value, each.latent))
-    up = [each for each in reversed(known) if each.numbers.difference.value > 0]
-    down = [each for each in known if each.numbers.difference.value < 0]
+    known = [
+        (round(each.numbers.difference.value, DECIMALS), each)
+        for each in found.latents
+        if not math.isnan(each.numbers.difference.value)
+    ]
+    known.sort(key=lambda pair: (-abs(pair[0]), pair[1].latent))
+    up = [each for value, each in known if value > 0]
+    down = [each for value, each in known if value < 0]
     return up[:n], down[:n]
 
 

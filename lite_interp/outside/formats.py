@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lite_interp.errors import LiteInterpError, one_line
-from lite_interp.lines import MAX_LINE_BYTES, NoTextError, decoded, read_lines
+from lite_interp.outside.lines import MAX_LINE_BYTES, NoTextError, decoded, read_lines
 from lite_interp.render import one_row
 
 EXPLAINER = "import"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from lite_interp.arms import Arm
+from lite_interp.compare.arms import Arm
 from lite_interp.db import studies, trials
 from lite_interp.db.trials import Group, TrialRow
 from lite_interp.ids import content_id

@@ -11,14 +11,14 @@ import numpy as np
 from sqlite_utils import Database
 
 from lite_interp import stats
-from lite_interp.arms import Arm, arm_of
-from lite_interp.comparing import Comparison, compare
+from lite_interp.compare.arms import Arm, arm_of
+from lite_interp.compare.comparing import Comparison, compare
+from lite_interp.compare.judged import Judged
 from lite_interp.db.conditions import ConditionRow, load_conditions
 from lite_interp.db.trials import load_scores
 from lite_interp.errors import UsageError, one_line
-from lite_interp.grid import BASE
-from lite_interp.judged import Judged
-from lite_interp.paper_figures import PAPER
+from lite_interp.grid.conditions import BASE
+from lite_interp.grid.paper import PAPER
 
 
 class Told(NamedTuple):

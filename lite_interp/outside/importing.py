@@ -19,7 +19,6 @@ from typing import NamedTuple
 from sqlite_utils import Database
 
 from lite_interp import stages
-from lite_interp.belonging import of_this_coder
 from lite_interp.db import caches, studies
 from lite_interp.db.caches import CacheInfo
 from lite_interp.db.file import read_results
@@ -27,7 +26,8 @@ from lite_interp.db.runs import open_run
 from lite_interp.errors import LiteInterpError, UsageError, one_line
 from lite_interp.ids import content_id
 from lite_interp.loading import Reporter, cache_tokenizer
-from lite_interp.outside import EXPLAINER, Flaw, Record, read_outside
+from lite_interp.outside.belonging import of_this_coder
+from lite_interp.outside.formats import EXPLAINER, Flaw, Record, read_outside
 from lite_interp.records import Explanation, Usage
 from lite_interp.samplers import DrawSettings, example_set_id
 
