@@ -48,6 +48,10 @@ ORDER = tuple(dict.fromkeys([*(name for pair in PAPER for name in pair), *HEADER
 """Scorers in the order of the paper's tables, then the others."""
 
 
+MADE = ("explainer", "explained_by", "explained_with", "explained_settings")
+"""What tells explanations apart that are not mixed: who made them, and how."""
+
+
 class Pair(NamedTuple):
     """Two ways to score, and how they agree."""
 
@@ -90,9 +94,9 @@ def agree(
         variant: which scores; a scorer without this variant is left out.
         explainer: whose explanations; empty = of the explainer that has the most latents.
 
-    A latent counts once: of an explainer with several engines or prompts only the explanations of
-    those with the most latents are taken, and one of each latent. Scores of latents without an
-    explanation belong to all explanations made from the same example set.
+    A latent counts once: of an explainer with several engines, prompts, settings or sources only
+    the explanations of those with the most latents are taken, and one of each latent. Scores of
+    latents without an explanation belong to all explanations made from the same example set.
 
     Raises:
         UsageError: no explanation of this explainer has such a score.
@@ -113,7 +117,7 @@ def agree(
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in explained:
         if row["explainer"] == (explainer or row["explainer"]):
-            made = (row["explainer"], row["explained_by"] or "", row["explained_with"] or "")
+            made = tuple(str(row.get(name) or "") for name in MADE)
             groups.setdefault(made, []).append(row)
     if not groups:
         return Agreement("", (), variant, 0, ())

@@ -16,6 +16,7 @@ from rich.text import Text
 from sqlite_utils import Database
 
 from lite_interp.analysis import Summary, alike, summarise
+from lite_interp.compare.arms import called
 from lite_interp.db import caches, studies, trials
 from lite_interp.db.caches import CacheInfo
 from lite_interp.records import Explanation
@@ -57,12 +58,13 @@ def latent_rows(db: Database, cache: CacheInfo, variant: str) -> list[Row]:
         else:
             of_examples.setdefault(score["example_set_id"], []).append(score)
     found: list[tuple[int, Row, list[Row]]] = []
+    arms = called(db, cache.id)
     for each in studies.load_explanations(db, cache.id):
         if each.latent >= 0:
             own = of_explanation.get(each.id, []) + of_examples.get(each.example_set_id, [])
-            found.append((each.latent, _told(each), own))
+            found.append((each.latent, _told(each, arms.get(each.id, each.explainer)), own))
     explained = {latent for latent, _, _ in found}
-    nothing = {"explainer": "", "explanation": None, "failure": "not explained yet"}
+    nothing = {"explainer": "", "explanation": None, "failure": "not explained yet", "arm": ""}
     for own in of_examples.values():
         if own[0]["latent"] not in explained:
             found.append((own[0]["latent"], nothing, own))
@@ -77,11 +79,12 @@ def latent_rows(db: Database, cache: CacheInfo, variant: str) -> list[Row]:
     return rows
 
 
-def _told(explanation: Explanation) -> Row:
+def _told(explanation: Explanation, arm: str) -> Row:
     return {
         "explainer": one_row(explanation.explainer),
         "explanation": explanation.text and one_row(explanation.text),
         "failure": explanation.failure and one_row(explanation.failure),
+        "arm": one_row(arm),
     }
 
 
@@ -244,11 +247,11 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 def _texts(rows: Sequence[Row]) -> list[Text]:
     """Explanations, with what is missing and why."""
-    several = len({row["explainer"] for row in rows}) > 1
+    several = len({row["arm"] for row in rows}) > 1
     names = _names(rows)
     texts = []
     for row in rows:
-        text = Text(f"{terminal_safe(row['explainer'])}: " if several else "", "dim")
+        text = Text(f"{terminal_safe(row['arm'])}: " if several else "", "dim")
         if row["failure"]:
             text = Text.assemble(text, (f"(none: {terminal_safe(row['failure'])})", "italic"))
         else:

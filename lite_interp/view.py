@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlite_utils import Database
 
+from lite_interp.compare.arms import called
 from lite_interp.db import caches, details, steerings, studies, trials
 from lite_interp.db.caches import CacheInfo
 from lite_interp.details import details_lines
@@ -50,6 +51,7 @@ def latent_page(
         for explanation in studies.load_explanations(db, cache.id)
         if explanation.latent == latent
     ]
+    ways = called(db, cache.id)
     parts: list[RenderableType] = [_head(cache, stats)]
     known = details.load_details(db, cache.id, latent)
     if known:
@@ -59,7 +61,8 @@ def latent_page(
         parts += ["", Text("judged without an explanation", style="dim"), _scores(alone, names)]
     for explanation in explanations:
         own = [row for row in rows if row["explanation_id"] == explanation.id]
-        parts += ["", _explanation(explanation.explainer, explanation.text, explanation.failure)]
+        whose = ways.get(explanation.id, explanation.explainer)
+        parts += ["", _explanation(whose, explanation.text, explanation.failure)]
         parts.append(_scores(own, names))
     if explanations:
         examples = studies.load_example_set(db, explanations[0].example_set_id)
@@ -95,9 +98,9 @@ def _indented(line: str) -> Padding:
     return Padding(Text(text), (0, 0, 0, 2 + len(line) - len(text)))
 
 
-def _explanation(explainer: str, text: str | None, failure: str | None) -> Text:
+def _explanation(whose: str, text: str | None, failure: str | None) -> Text:
     told = (terminal_safe(text), "bold") if text is not None else _none(failure)
-    return Text.assemble((f"{terminal_safe(explainer)}: ", "dim"), told)
+    return Text.assemble((f"{terminal_safe(whose)}: ", "dim"), told)
 
 
 def _none(failure: str | None) -> tuple[str, str]:

@@ -73,7 +73,7 @@ def row(scores=None, **changed):
         "tokens": 123456,
         "seconds": 1234.5,
     }
-    return {**values, **changed}
+    return {**values, "arm": changed.get("explainer", "token_list"), **changed}
 
 
 # Names of ways

@@ -88,8 +88,11 @@ class Names:
         return {"coder": info.coder_id, "corpus": info.corpus.id}
 
 
-def load_arms(db: Database) -> list[Arm]:
-    """Every arm in the file, in the order they were begun. Latents made by rule are left out."""
+def load_arms(db: Database, who_judged: bool = True) -> list[Arm]:
+    """Every arm in the file, in the order they were begun. Latents made by rule are left out.
+
+    Without `who_judged` nothing is read of trials, and `judges` are empty.
+    """
     names = Names(db)
     draws = {row["id"]: row for row in db.table("example_sets").rows}
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -100,12 +103,26 @@ def load_arms(db: Database) -> list[Arm]:
             key = json.dumps([row["cache_id"], terms], sort_keys=True)
             made[key] = terms
             groups.setdefault(key, []).append(row)
-    judged = _judges(db, names, {row["cache_id"] for rows in groups.values() for row in rows})
-    called = _arm_names([(made[key], rows[0]["cache_id"]) for key, rows in groups.items()], names)
+    places = {row["cache_id"] for rows in groups.values() for row in rows}
+    judged = _judges(db, names, places if who_judged else ())
+    arm_names = _arm_names(
+        [(made[key], rows[0]["cache_id"]) for key, rows in groups.items()], names
+    )
     return [
         _arm(name, rows, made[key], names, judged)
-        for name, (key, rows) in zip(called, groups.items(), strict=True)
+        for name, (key, rows) in zip(arm_names, groups.items(), strict=True)
     ]
+
+
+def called(db: Database, cache_id: str) -> dict[str, str]:
+    """Explanation → what to call the way it was made: the name of its arm, or who wrote it."""
+    found = {}
+    for arm in load_arms(db, who_judged=False):
+        if arm.cache_id == cache_id:
+            source = arm.terms.get("source", ("",))[-1]
+            name = f"{arm.terms['explainer'][-1]} ({source})" if source else arm.name
+            found |= dict.fromkeys(arm.explanations.values(), name)
+    return found
 
 
 def arm_of(

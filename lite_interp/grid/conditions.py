@@ -16,6 +16,9 @@ from lite_interp.errors import UsageError, nearest, one_line
 BASE = "base"
 """Name of the condition that the others are compared with."""
 
+SAMPLERS = ("top", "random", "mix")
+"""Names of the conditions that draw the shown windows in another way."""
+
 Changes = Mapping[str, Mapping[str, Any]]
 
 
@@ -82,7 +85,7 @@ def _explainer(name: str, label: str, *against: str) -> Condition:
 def _draws(base: study.Study) -> list[Condition]:
     """Other samplers and numbers of windows: tables A6 and A7."""
     n = base.examples.n_shown
-    samplers = [name for name in ("top", "random", "mix") if name != base.examples.sampler]
+    samplers = [name for name in SAMPLERS if name != base.examples.sampler]
     numbers = [number for number in (10, 20, 40, 60) if number != n]
     return [
         *(_llm(name, "sampling", f"{name} {n}", examples={"sampler": name}) for name in samplers),

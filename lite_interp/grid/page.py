@@ -15,22 +15,35 @@ from rich.text import Text
 from lite_interp.compare.comparing import Comparison
 from lite_interp.db.file import read_results
 from lite_interp.errors import one_line
-from lite_interp.grid.conditions import BASE
-from lite_interp.grid.table import Told, comparisons, difference_rows, load_told, score_rows
+from lite_interp.grid.conditions import BASE, SAMPLERS
+from lite_interp.grid.table import (
+    Told,
+    by_decile,
+    comparisons,
+    difference_rows,
+    load_told,
+    score_rows,
+)
 from lite_interp.render import terminal_safe
 
 Form = Literal["terminal", "markdown", "json"]
 
 NOTE = (
-    "AUROC: mean over latents with its 95 % interval. acc: median (quartiles) of the balanced "
-    "accuracy at a threshold from other latents. paper: median (quartiles) of accuracy (embedding: "
-    "AUROC), arXiv 2410.13928, appendix F; another subject, coder and engine."
+    "mean: over latents, with its 95 % interval. median: of AUROCs (quartiles); accuracy: of the "
+    "balanced accuracy at a threshold from other latents' windows. paper: arXiv 2410.13928, "
+    "appendix F, medians of accuracy, for embedding of AUROC; another subject, coder and engine."
 )
 DIFFERENCES_NOTE = (
-    "Paired by latent and window, mean over latents; p by Student's t, two-sided; q over the rows "
-    "of this table (Benjamini and Hochberg). visible: the smallest true difference that this run "
-    "would have found in 80 % of cases."
+    "Mean over latents with its 95 % interval, paired by latent and window; p by Student's t, "
+    "two-sided; q over all differences of the grid (Benjamini and Hochberg). visible: the smallest "
+    "true difference that this run would have found in 80 % of cases. ** q < .05, * p < .05."
 )
+STRATA_NOTE = (
+    "AUROC of the activating windows of a decile against all silent ones, A − B, mean over "
+    "latents with its 95 % interval. weak − strong: whether A loses more on weak windows than on "
+    "strong ones."
+)
+PAIRING = {"items": "", "latents": " (other windows)", "none": " (not paired)"}
 
 
 class Sheet(NamedTuple):
@@ -55,109 +68,101 @@ def print_grid(results: Path, grid: str, form: Form, console: Console) -> None:
         for row in [*score_rows(told), *difference_rows(found)]:
             console.out(json.dumps(row, ensure_ascii=False), highlight=False)
         return
-    for sheet in (scores_sheet(told), differences_sheet(found), strata_sheet(found)):
-        if not sheet.rows:
-            continue
+    every = sheets(told, found)
+    for sheet, after in zip(every, [*every[1:], None], strict=True):
+        # A note that holds for several tables stands under the last of them.
+        if after is not None and after.note == sheet.note:
+            sheet = sheet._replace(note="")
         if form == "markdown":
             console.out(markdown(sheet), highlight=False)
         else:
             _print_table(sheet, console)
 
 
-def scores_sheet(told: Sequence[Told]) -> Sheet:
+def sheets(told: Sequence[Told], found: Sequence[tuple[str, str, Comparison]]) -> list[Sheet]:
+    """Scores and differences for each scorer, then samplers by decile."""
+    scores = [row for row in score_rows(told) if row["variant"] == "raw"]
+    differences = difference_rows(found)
+    made = []
+    for scorer in dict.fromkeys(row["scorer"] for row in scores):
+        made.append(scores_sheet(scorer, [row for row in scores if row["scorer"] == scorer]))
+    for way in dict.fromkeys((row["scorer"], row["variant"]) for row in differences):
+        some = [row for row in differences if (row["scorer"], row["variant"]) == way]
+        made.append(differences_sheet(", ".join(way), some))
+    return [sheet for sheet in [*made, *strata_sheets(found)] if sheet.rows]
+
+
+def scores_sheet(scorer: str, rows: Sequence[dict[str, Any]]) -> Sheet:
     """A row for each condition: ours, and the paper's beside it."""
-    rows = [row for row in score_rows(told) if row["variant"] == "raw"]
-    scorers = list(dict.fromkeys(row["scorer"] for row in rows))
-    by_name: dict[str, dict[str, dict[str, Any]]] = {}
+    cells = [
+        (
+            row["label"],
+            f"{row['n']}" + (f" ({row['n_failed']} failed)" if row["n_failed"] else ""),
+            _interval(row["mean"], row["low"], row["high"]),
+            _spread(row["quartiles"]),
+            *([_spread(row["accuracy_quartiles"])] if scorer != "embedding" else []),
+            _spread(row["paper"], median_first=True),
+        )
+        for row in rows
+    ]
+    header = ["condition", "n", "mean", "median"]
+    header += [*(["accuracy"] if scorer != "embedding" else []), "paper"]
+    return Sheet(f"Scores: {scorer}, {rows[0]['statistic']}", tuple(header), cells, NOTE)
+
+
+def differences_sheet(name: str, rows: Sequence[dict[str, Any]]) -> Sheet:
+    """A row for each comparison in one way to score."""
+    cells = []
     for row in rows:
-        by_name.setdefault(row["condition"], {})[row["scorer"]] = row
-    header = ["condition", "n", "failed"]
-    for scorer in scorers:
-        header += [scorer, *(["acc"] if scorer != "embedding" else []), "paper"]
-    cells = []
-    for some in by_name.values():
-        first = next(iter(some.values()))
-        line = [first["label"], str(first["n"]), str(first["n_failed"])]
-        for scorer in scorers:
-            row = some.get(scorer)
-            line.append(_interval(row["mean"], row["low"], row["high"]) if row else "–")
-            if scorer != "embedding":
-                line.append(_spread(row and row["accuracy_quartiles"]))
-            line.append(_spread(row and row["paper"], median_first=True))
-        cells.append(tuple(line))
-    return Sheet("Scores", tuple(header), cells, NOTE)
-
-
-def differences_sheet(found: Sequence[tuple[str, str, Comparison]]) -> Sheet:
-    """A row for each comparison in each way to score."""
-    cells = []
-    for row in difference_rows(found):
-        if row["difference"] is None:
-            verdict = row["reason"] or "–"
-        elif row["q"] is not None and row["q"] < 0.05:
-            verdict = "told apart"
-        else:
-            verdict = "told apart (p only)" if (row["p"] or 1) < 0.05 else "not told apart"
+        q_value, p_value = row["q"], row["p"]
+        sure = "**" if q_value is not None and q_value < 0.05 else ""
+        sure = sure or ("*" if p_value is not None and p_value < 0.05 else "")
+        interval = _interval(row["difference"], row["low"], row["high"], signed=True)
         cells.append(
             (
-                f"{row['condition']} − {row['against']}",
-                f"{row['scorer']}, {row['variant']}",
+                f"{row['condition']} − {row['against']}{PAIRING[row['pairing']]}",
                 str(row["n"]),
-                _interval(row["difference"], row["low"], row["high"], signed=True),
-                _number(row["p"]),
-                _number(row["q"]),
+                interval + sure if row["difference"] is not None else row["reason"] or "–",
+                _number(p_value),
+                _number(q_value),
                 _number(row["visible"]),
                 f"{row['n_up']}/{row['n_down']}",
-                verdict
-                + {"items": "", "latents": "; other windows", "none": "; not paired"}[
-                    row["pairing"]
-                ],
             )
         )
-    header = ("A − B", "score", "n", "difference", "p", "q", "visible", "up/down", "")
-    return Sheet("Differences", header, cells, DIFFERENCES_NOTE)
+    header = ("A − B", "n", "difference", "p", "q", "visible", "up/down")
+    return Sheet(f"Differences: {name}", header, cells, DIFFERENCES_NOTE)
 
 
-def strata_sheet(found: Sequence[tuple[str, str, Comparison]]) -> Sheet:
+def strata_sheets(found: Sequence[tuple[str, str, Comparison]]) -> list[Sheet]:
     """Samplers by decile: is one that shows the strongest windows worse on the weak ones?"""
-    chosen = [each for each in found if each[0] in ("top", "random", "mix") and each[1] == BASE]
-    names = sorted({stratum.name for _, _, one in chosen for stratum in one.strata})
-    rows = []
-    for name, against, one in chosen:
-        by_name = {stratum.name: stratum.means.difference for stratum in one.strata}
-        if by_name:
-            cells = [
-                _interval(*by_name[each], signed=True) if each in by_name else "–" for each in names
-            ]
-            rows.append((f"{name} − {against}", f"{one.scorer}, {one.variant}", *cells))
-    header = ("A − B", "score", *(name.replace("decile_", "d") for name in names))
-    return Sheet(
-        "Samplers by decile (d0 the strongest)",
-        header,
-        rows,
-        "AUROC of the stratum against all windows of the other side, A − B.",
-    )
+    chosen = [each for each in found if each[0] in SAMPLERS and each[1] == BASE]
+    made = []
+    for way in dict.fromkeys((one.scorer, one.variant) for _, _, one in chosen):
+        some = [each for each in chosen if (each[2].scorer, each[2].variant) == way]
+        columns = {f"{name} − {against}": by_decile(one) for name, against, one in some}
+        names = dict.fromkeys(name for column in columns.values() for name in column)
+        rows = [
+            (name, *(_interval(*column[name], signed=True) for column in columns.values()))
+            for name in names
+            if all(name in column for column in columns.values())
+        ]
+        header = ("windows", *columns)
+        made.append(Sheet(f"Samplers by decile: {', '.join(way)}", header, rows, STRATA_NOTE))
+    return made
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}".replace("0.", ".", 1)
+def _number(value: float | None, sign: str = "") -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:{sign}.3f}"
 
 
 def _interval(
     value: float | None, low: float | None, high: float | None, signed: bool = False
 ) -> str:
     sign = "+" if signed else ""
-
-    def told(number: float | None) -> str:
-        return (
-            "–"
-            if number is None or math.isnan(number)
-            else f"{number:{sign}.3f}".replace("0.", ".", 1)
-        )
-
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{told(value)} [{told(low)}, {told(high)}]"
+    told = _number(value, sign)
+    return told if told == "–" else f"{told} [{_number(low, sign)}, {_number(high, sign)}]"
 
 
 def _spread(quartiles: Any, median_first: bool = False) -> str:
@@ -172,7 +177,8 @@ def _spread(quartiles: Any, median_first: bool = False) -> str:
 def markdown(sheet: Sheet) -> str:
     """A table as Markdown."""
     lines = [f"### {sheet.title}", "", _line(sheet.header), _line(["---"] * len(sheet.header))]
-    return "\n".join([*lines, *map(_line, sheet.rows), "", sheet.note, ""])
+    note = [sheet.note, ""] if sheet.note else []
+    return "\n".join([*lines, *map(_line, sheet.rows), "", *note])
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -184,9 +190,13 @@ def _print_table(sheet: Sheet, console: Console) -> None:
         title=sheet.title, box=None, padding=(0, 1, 0, 0), title_justify="left", header_style="bold"
     )
     for number, name in enumerate(sheet.header):
-        table.add_column(name, justify="left" if number < 2 else "right", overflow="fold")
+        left = number == 0
+        table.add_column(
+            name, justify="left" if left else "right", overflow="fold", no_wrap=not left
+        )
     for row in sheet.rows:
         table.add_row(*(Text(terminal_safe(cell)) for cell in row))
     console.print(table)
-    console.print(Text(sheet.note, style="dim"))
+    if sheet.note:
+        console.print(Text(sheet.note, style="dim"))
     console.print()

@@ -19,6 +19,7 @@ from lite_interp.db.trials import load_scores
 from lite_interp.errors import UsageError, one_line
 from lite_interp.grid.conditions import BASE
 from lite_interp.grid.paper import PAPER
+from lite_interp.records import Estimate
 
 
 class Told(NamedTuple):
@@ -72,8 +73,18 @@ def comparisons(db: Database, told: Sequence[Told]) -> list[tuple[str, str, Comp
             second = other.arm
             if first.judge:  # two judges on the same explanations
                 second = replace(second, judge=other.row.judge_id)
-            found += [(each.row.name, name, one) for one in compare(judged, first, second)]
+            found += [
+                (each.row.name, name, replace(one, scorer=_without_model(one.scorer)))
+                for one in compare(judged, first, second)
+            ]
     return found
+
+
+def _without_model(name: str) -> str:
+    """The name of a way to score without its judge, which the condition names."""
+    scorer, _, told = name.partition("@")
+    kept = [each for each in told.split(",") if each and not each.startswith("model=")]
+    return f"{scorer}@{','.join(kept)}" if kept else scorer
 
 
 def score_rows(told: Sequence[Told]) -> list[dict[str, Any]]:
@@ -177,3 +188,35 @@ def difference_rows(found: Sequence[tuple[str, str, Comparison]]) -> list[dict[s
 
 def _plain(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
+
+
+HALVES = {"strong": range(5), "weak": range(5, 10)}
+"""Names of the halves of the deciles."""
+
+
+def by_decile(found: Comparison) -> dict[str, Estimate]:
+    """A − B over latents for each decile, each half of them, and the one half less the other.
+
+    A half of one latent is the mean over its windows there.
+    """
+    means = {
+        stratum.name.replace("decile_", "decile "): stratum.means.difference
+        for stratum in found.strata
+        if stratum.name.startswith("decile_") and not stratum.name.endswith("_wrong")
+    }
+    halves: dict[str, list[float]] = {name: [] for name in HALVES}
+    for latent in found.latents:
+        for name, deciles in HALVES.items():
+            some = [
+                latent.strata[f"decile_{number}"]
+                for number in deciles
+                if f"decile_{number}" in latent.strata
+            ]
+            n = sum(each.n_items for each in some)
+            gain = sum(each.n_items * (each.first - each.second) for each in some)
+            halves[name].append(gain / n if n else math.nan)
+    values = {name: np.array(column, np.float64) for name, column in halves.items()}
+    if values["weak"].size:
+        means |= {f"{name} half": stats.mean_interval(column) for name, column in values.items()}
+        means["weak − strong"] = stats.mean_interval(values["weak"] - values["strong"])
+    return means
