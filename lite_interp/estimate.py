@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lite_interp import study
 from lite_interp.documents import Skips
 from lite_interp.engine import Engine
-from lite_interp.explain import find_explainer
+from lite_interp.explain import Explainer, find_explainer
 from lite_interp.loading import CacheJob, Loaded, Reporter, load_job, open_stream
 from lite_interp.records import Sampling
 from lite_interp.score import choose_scorers
@@ -42,18 +42,21 @@ class Estimate(NamedTuple):
 
 def estimate(whole: study.Study, tell: Reporter) -> tuple[Estimate, Loaded]:
     """Time a sample of each kind of work; gives back the loaded models for the run itself."""
-    asked = [name for name in whole.explain.explainers if find_explainer(name).prompt]
+    named = [
+        find_explainer(name, whole.explain.settings.get(name)) for name in whole.explain.explainers
+    ]
+    asked = [explainer for explainer in named if explainer.prompt]
     scorers = choose_scorers(whole.score.scorers, whole.score.scorer_settings())
     judged = [scorer for scorer in scorers if scorer.needs == "engine"]
     explain_seconds = score_seconds = 0.0
     if asked or judged:
         tell.say("timing the engine")
         with find_engine(whole.engine).open(tell) as engine:
-            read, written = _engine_speed(engine)
-        examples = whole.examples
-        shown = examples.n_shown * (1.4 * examples.width) + 2 * INSTRUCTION_TOKENS
-        answer = shown / read + ANSWER_TOKENS / written
-        explain_seconds = whole.latents.n * len(asked) * answer
+            speed = _engine_speed(engine)
+        examples, read = whole.examples, speed[0]
+        explain_seconds = whole.latents.n * sum(
+            answer_seconds(explainer, examples, speed) for explainer in asked
+        )
         windows = examples.n_active + examples.n_silent
         windows += examples.n_same_token + examples.n_sibling + examples.n_near
         trial = windows * (examples.width + QUESTION_TOKENS) + INSTRUCTION_TOKENS
@@ -66,6 +69,27 @@ def estimate(whole: study.Study, tell: Reporter) -> tuple[Estimate, Loaded]:
     n_tokens = sum(int(shard.lengths.sum()) for shard in stream)
     cache_seconds = n_tokens / loaded.sample.tokens_per_second
     return Estimate(cache_seconds, explain_seconds, score_seconds), loaded
+
+
+def answer_seconds(
+    explainer: Explainer, examples: study.ExamplesSection, speed: tuple[float, float]
+) -> float:
+    """Seconds for one latent: what is read and written, and the windows that drafts are tried on.
+
+    Args:
+        explainer: with its settings.
+        examples: how many windows are shown and held out.
+        speed: tokens a second, read and written.
+    """
+    settings = explainer.settings
+    n_answers = settings.get("k", 1 + settings.get("n_rounds", 0))
+    n_read = 1 if "k" in settings else n_answers
+    n_tried = explainer.n_held_out if examples.n_held_out is None else examples.n_held_out
+    n_tried *= 2 * n_answers if explainer.helpers else 0
+    tokens = n_read * (examples.n_shown * (1.4 * examples.width) + 2 * INSTRUCTION_TOKENS)
+    tokens += n_tried * (examples.width + QUESTION_TOKENS)
+    read, written = speed
+    return tokens / read + n_answers * ANSWER_TOKENS / written
 
 
 def _engine_speed(engine: Engine) -> tuple[float, float]:

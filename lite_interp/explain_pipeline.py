@@ -94,9 +94,9 @@ def explaining_engine(job: ExplainJob) -> EngineSource | None:
 
 
 def _explainers(job: ExplainJob) -> list[Explainer]:
-    for name in job.explain.settings:
-        find_explainer(name)
-    return [find_explainer(name, job.explain.settings.get(name)) for name in job.explain.explainers]
+    known = {name: find_explainer(name, changed) for name, changed in job.explain.settings.items()}
+    names = dict.fromkeys(job.explain.explainers)
+    return [known.get(name) or find_explainer(name) for name in names]
 
 
 def _prompt(explainer: Explainer, job: ExplainJob) -> Prompt | None:

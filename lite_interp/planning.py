@@ -2,7 +2,8 @@
 
 The units are computed by the very code that computes them in earnest, over an engine that has
 the model's tokens and notes its calls. So the plan is what will happen, but for what the engine
-writes: an answer is planned at its greatest length.
+writes: an answer is planned at its greatest length, and what is asked about an answer, when it is
+tried or revised, is planned only as far as such an answer leads to it.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ def plan_explanations(
     with open_run(results, "explain") as db, closing_rehearsal(source) as rehearsal:
         _, _, works = pending_explanations(db, wanted, job, source, tell)
         for work in works:
+            if work.n and work.explainer.helpers:
+                tell.say(
+                    f"{work.explainer.name} tries what it writes: more will be asked than is planned"
+                )
             for group in work.groups if work.prompt else ():
                 ask = partial(explain_group, group, work.explainer, work.prompt, rehearsal.engine)
                 latents = tuple(known.examples.latent for known in group)

@@ -77,9 +77,13 @@ class Prompt(BaseModel):
     @property
     def id(self) -> str:
         """Content id: changes with any word of the prompt."""
+        return content_id(self.content())
+
+    def content(self) -> dict[str, Any]:
+        """What the id is of, as the results file keeps it."""
         # Keys that came later do not count while they are empty: older ids hold.
         later = {name for name in ("answer_mark", "max_tokens") if not getattr(self, name)}
-        return content_id(self.model_dump(exclude=later))
+        return self.model_dump(exclude=later)
 
     @property
     def variables(self) -> frozenset[str]:

@@ -12,6 +12,7 @@ same windows are scored. So two samplers can be compared window by window.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -51,7 +52,7 @@ class DrawSettings:
     n_sibling: int = 0
     """Silent windows to score in which a similar latent fires."""
     n_near: int = 0
-    """Silent windows to score that lie near to the shown ones."""
+    """Silent windows to score that lie near to the activating ones that are scored."""
     embedder_id: str = ""
     """Content id of the embedder that says what is near; empty if no near window is wanted."""
     n_held_out: int = 0
@@ -176,7 +177,12 @@ def _look_alikes(
         cut = negatives.same_token(source.token_ids, source.grid, firings)
         strata = negatives.part(silent, {"same_token": cut})
         wanted = {"same_token": n // 2, "random": n}
-        return negatives.draw_silent(strata, wanted, source.text_bytes, taken, random)[:n]
+        drawn = negatives.draw_silent(strata, wanted, source.text_bytes, taken, random)[:n]
+        # Those that were drawn too many leave more for the others to stand for.
+        kept = Counter(each.stratum for each in drawn)
+        return [
+            each._replace(weight=len(strata[each.stratum]) / kept[each.stratum]) for each in drawn
+        ]
 
     return draw
 

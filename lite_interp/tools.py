@@ -132,4 +132,4 @@ def store_tools(db: Database, tools: Tools) -> None:
         row = {"id": embedder.id, "name": embedder.name, "provenance": dict(embedder.provenance)}
         add(db, "embedders", row)
     if prompt:
-        add(db, "prompts", {"id": prompt.id, "name": prompt.name, "text": prompt.model_dump()})
+        add(db, "prompts", {"id": prompt.id, "name": prompt.name, "text": prompt.content()})

@@ -397,7 +397,7 @@ def test_ids_in_the_file_follow_from_what_stands_beside_them(db):
         place = [row["context"], row["start"], len(json.loads(row["tokens"]))]
         assert content_id([row["cache_id"], row["latent"], *place]) == row["id"]
     prompt = load_prompt("explain/small")
-    add(db, "prompts", {"id": prompt.id, "name": prompt.name, "text": prompt.model_dump()})
+    add(db, "prompts", {"id": prompt.id, "name": prompt.name, "text": prompt.content()})
     row = next(db.query("select * from prompts where id = ?", [prompt.id]))
     assert content_id(json.loads(row["text"])) == row["id"]
 

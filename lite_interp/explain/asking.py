@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from lite_interp.engine import EngineFailure
 from lite_interp.explain.answers import read, told_lines
@@ -13,8 +14,9 @@ from lite_interp.records import Sampling
 def ask_engine(group: Sequence[Evidence], means: Means, question: Question) -> list[Answer]:
     """An engine reads what is known of a latent and goes on from a begun answer.
 
+    A latent may be there several times, one after the other: then it is answered in as many ways.
     An engine that fails is asked about each latent by itself, so that only what cannot be
-    answered has no answer.
+    answered has no answer; all questions about one together, or they would be answered alike.
     """
     engine, prompt = means.asking()
     settings = means.settings
@@ -30,12 +32,16 @@ def ask_engine(group: Sequence[Evidence], means: Means, question: Question) -> l
     try:
         chats = [engine.chat(messages) for messages in asked]
         if chats:
+            prompts = [[*each.prefix, *each.rest] for each in chats]
             root = min(tokens.root for tokens in chats)
-            written = engine.generate([[*each.prefix, *each.rest] for each in chats], how, root)
+            if len(prompts) > 1 and all(each == prompts[0] for each in prompts):
+                root = len(prompts[0])  # one prompt is read once, however many answers it gets
+            written = engine.generate(prompts, how, root)
     except EngineFailure as failure:
-        if len(group) == 1:
-            return [Answer(None, "", f"engine: {failure}")]
-        return [ask_engine([known], means, question)[0] for known in group]
+        parts = [list(part) for _, part in groupby(group, key=lambda known: known.examples.id)]
+        if len(parts) == 1:
+            return [Answer(None, "", f"engine: {failure}")] * len(group)
+        return [answer for part in parts for answer in ask_engine(part, means, question)]
     told = told_lines(prompt)
     answers = iter(
         [read(each.text, told, prompt.answer_mark)._replace(usage=each.usage) for each in written]

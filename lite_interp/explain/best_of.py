@@ -19,17 +19,16 @@ from lite_interp.prompts import Takes
 
 
 def explain_best(group: Sequence[Evidence], means: Means) -> list[Answer]:
-    """Draw k explanations of each latent, try each, keep the best."""
-    able = [known for known in group if can_try(known.examples)]
-    k = means.settings["k"]
-    drawn = ask_engine([known for known in able for _ in range(k)], means, about_windows)
-    chosen = iter(
-        [
-            _best(drawn[place * k : (place + 1) * k], known, means)
-            for place, known in enumerate(able)
-        ]
-    )
-    return [next(chosen) if can_try(known.examples) else Answer(None, "", FEW) for known in group]
+    """Draw k explanations of each latent, try each, keep the best.
+
+    Latent by latent: one prompt is long, and read once for its k answers.
+    """
+    return [
+        _best(ask_engine([known] * means.settings["k"], means, about_windows), known, means)
+        if can_try(known.examples)
+        else Answer(None, "", FEW)
+        for known in group
+    ]
 
 
 def _best(drafts: Sequence[Answer], known: Evidence, means: Means) -> Answer:

@@ -93,6 +93,9 @@ def _absolute(study: Study, folder: Path) -> Study:
         there = folder / Path(text).expanduser()
         return str(there) if text and there.exists() else text
 
+    def resolve_prompt(name: str) -> str:
+        return resolve(name) if name.endswith(".toml") else name
+
     def update(section: Any, **values: Any) -> Any:
         return section.model_copy(update=values)
 
@@ -103,6 +106,11 @@ def _absolute(study: Study, folder: Path) -> Study:
             "corpus": update(study.corpus, paths=tuple(map(resolve, study.corpus.paths))),
             "engine": update(study.engine, model=resolve(study.engine.model)),
             "examples": update(study.examples, embedder=resolve(study.examples.embedder)),
-            "score": update(study.score, embedder=resolve(study.score.embedder)),
+            "explain": update(study.explain, prompt=resolve_prompt(study.explain.prompt)),
+            "score": update(
+                study.score,
+                embedder=resolve(study.score.embedder),
+                prompt=resolve_prompt(study.score.prompt),
+            ),
         }
     )
