@@ -68,9 +68,8 @@ def plan_explanations(
         _, _, works = pending_explanations(db, wanted, job, source, tell)
         for work in works:
             if work.n and work.explainer.helpers:
-                tell.say(
-                    f"{work.explainer.name} tries what it writes: more will be asked than is planned"
-                )
+                name = work.explainer.name
+                tell.say(f"{name} tries what it writes: how much that takes is a guess")
             for group in work.groups if work.prompt else ():
                 ask = partial(explain_group, group, work.explainer, work.prompt, rehearsal.engine)
                 latents = tuple(known.examples.latent for known in group)

@@ -233,11 +233,12 @@ def mean_difference(
         return mean_interval(own), math.nan, NOTHING, math.nan
     difference = np.round(own - controls.mean(axis=0), DECIMALS)
     estimate, n = mean_interval(difference), len(own)
-    error = standard_error(difference)
-    if error:  # also NaN
-        p_value = float(t.sf(estimate.value / error, n - 1))
+    if n < 2:
+        p_value = math.nan
+    elif np.ptp(difference):  # the mean of equal numbers is rounded, and leaves a standard error
+        p_value = float(t.sf(estimate.value / standard_error(difference), n - 1))
     else:
-        p_value = 0.5**n if estimate.value > 0 else 1.0
+        p_value = 0.5**n if difference[0] > 0 else 1.0
     return mean_interval(own), float(controls.mean()), estimate, p_value
 
 

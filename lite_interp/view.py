@@ -43,14 +43,9 @@ def latent_page(
 ) -> RenderableType:
     """Everything the file has about one latent."""
     stats = caches.load_latent(db, cache.id, latent)
-    scores = trials.load_scores(db, cache.id)
-    names = way_names(row for row in scores if row["latent"] >= 0)
-    rows = [row for row in scores if row["latent"] == latent]
-    explanations = [
-        explanation
-        for explanation in studies.load_explanations(db, cache.id)
-        if explanation.latent == latent
-    ]
+    names = way_names(trials.scored_ways(db, cache.id))
+    rows = trials.load_scores(db, cache.id, latent)
+    explanations = studies.load_explanations(db, cache.id, latent)
     ways = called(db, cache.id)
     parts: list[RenderableType] = [_head(cache, stats)]
     known = details.load_details(db, cache.id, latent)

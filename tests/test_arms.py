@@ -8,7 +8,7 @@ from tiny_arms import examples_of, explain, judge
 from tiny_results import CACHE, CORPUS, EMBEDDER, ENGINE, PROMPT
 from tiny_score_rows import EVIL
 
-from lite_interp.compare.arms import arm_of, find_arm, load_arms
+from lite_interp.compare.arms import arm_of, called, find_arm, load_arms
 from lite_interp.db.file import add
 from lite_interp.errors import UsageError
 
@@ -97,6 +97,25 @@ def test_of_several_explanations_of_a_latent_the_first_counts(db):
     explain(db, examples, "second")
     (arm,) = load_arms(db)
     assert arm.explanations == {1: "b2:first1"}
+    assert arm.others == ("b2:second1",)
+
+
+def test_everything_that_one_source_says_of_a_latent_is_called_by_its_name(db):
+    examples = examples_of(1)
+    for name in ("first", "second"):
+        explain(db, examples, name, explainer="import", settings={"source": "Anna"})
+    assert set(called(db, CACHE).values()) == {"import (Anna)"}
+    assert len(called(db, CACHE)) == 2
+
+
+def test_the_name_of_an_arm_can_be_typed_whatever_its_engine_is_called(db):
+    hostile = " a,judge=b  \x1b[2J\n, "
+    db.execute("insert into engines (id, name, provenance) values ('b2:h', ?, '{}')", [hostile])
+    explain(db, examples_of(1), "plain")
+    explain(db, examples_of(1), "other", engine_id="b2:h")
+    arms = load_arms(db)
+    assert arms[1].name == "llm@engine=a judge=b �[2J↵"
+    assert find_arm(arms, arms[1].name) is arms[1]
 
 
 def test_latents_made_by_rule_are_no_arm(db):

@@ -21,9 +21,10 @@ from lite_interp.explain import (
     refuse_unknown,
 )
 from lite_interp.explain.answers import read
+from lite_interp.explain.asking import ask_engine
 from lite_interp.explain.base import Means
 from lite_interp.explain.trying import can_try, try_out
-from lite_interp.explain.windows import ask, marked_words
+from lite_interp.explain.windows import about_windows, ask, marked_words
 from lite_interp.prompts import Prompt, load_prompt
 from lite_interp.records import ExampleSet, Placed, Steering, Window
 
@@ -339,6 +340,52 @@ def test_drafts_of_one_prompt_differ_and_are_the_same_again():
     assert found[0] == found[1]
     texts = [row["text"] for row in found[0].detail["drafts"]]
     assert len(set(texts)) > 1
+
+
+def test_a_prompt_that_is_answered_several_times_is_read_once():
+    roots = []
+
+    class Rooted(ScriptedEngine):
+        def generate(self, prompts, how, root=0):
+            roots.append([root, *map(len, prompts)])
+            return super().generate(prompts, how, root)
+
+    other = replace(TRIED, id="b2:other", latent=6)
+    explainer = find_explainer("best_of", {"k": 3})
+    group = [Evidence(TRIED), Evidence(other)]
+    found = explain_group(group, explainer, prompt("$excerpts"), Rooted({"": " year"}))
+    assert [len(set(each)) for each in roots] == [1, 1], "the root is the whole prompt"
+    assert found[0][1].prompt_tokens == found[1][1].prompt_tokens > 0
+
+
+def test_drafts_differ_also_when_the_engine_broke_down_over_several_latents():
+    class Small(ScriptedEngine):
+        def generate(self, prompts, how, root=0):
+            if len(prompts) > 3:
+                raise EngineFailure("no memory")
+            return super().generate(prompts, how, root)
+
+    group = [Evidence(replace(TRIED, id=name)) for name in ("b2:a", "b2:b") for _ in range(3)]
+    drawing = find_explainer("llm", {"temperature": 1.0, "max_tokens": 12})
+    able = Means(Small(), prompt("$excerpts"), drawing.settings)
+    raw = [answer.raw for answer in ask_engine(group, able, about_windows)]
+    assert len(set(raw[:3])) == 3
+    assert raw[:3] == raw[3:]
+    broken = Means(Small(), able.prompt, drawing.settings)
+    found = ask_engine([group[0]] * 4, broken, about_windows)
+    assert [answer.failure for answer in found] == ["engine: no memory"] * 4
+
+
+def test_rounding_is_no_improvement(monkeypatch):
+    areas = iter([0.58, 0.58 + 1e-16, 0.58, 0.58 + 1e-16])
+    monkeypatch.setattr("lite_interp.stats.auroc", lambda active, values: next(areas))
+    found = explain(Evidence(TRIED), REVISE, ASKED, Script("green", "tree"))
+    assert (found.text, [row["held_out_auroc"] for row in found.detail["drafts"]]) == (
+        "green",
+        [0.58, 0.58],
+    )
+    asked, two = prompt("$excerpts"), find_explainer("best_of", {"k": 2})
+    assert explain(Evidence(TRIED), two, asked, Script("green", "tree")).text == "green"
 
 
 # Names and settings

@@ -1,22 +1,36 @@
 """A grid of studies: what is varied, a run that goes on where it stopped, and its table."""
 
+import io
 import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_gguf
 import tiny_study
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lite_interp import study, tools
 from lite_interp.cli import app
+from lite_interp.db import studies, trials
 from lite_interp.db.conditions import load_conditions
 from lite_interp.db.file import read_results
 from lite_interp.engine import Rehearsal
 from lite_interp.engine.scripted import ScriptedEngine
 from lite_interp.errors import UsageError
 from lite_interp.grid.conditions import BASE, GRIDS, Condition, changed, find_conditions
-from lite_interp.grid.page import markdown, sheets
+from lite_interp.grid.page import (
+    Sheet,
+    _print_table,
+    markdown,
+    scores_sheet,
+    sheets,
+    strata_sheets,
+)
 from lite_interp.grid.paper import PAPER
 from lite_interp.grid.running import run_grid
 from lite_interp.grid.table import (
@@ -28,6 +42,7 @@ from lite_interp.grid.table import (
 )
 from lite_interp.ids import content_id
 from lite_interp.study import read_study
+from lite_interp.ways import way_names
 
 PARTS = ("token_list", "top", "engine", "floor", "revise")
 
@@ -131,9 +146,42 @@ def test_parts_and_conditions_are_chosen_by_name_and_compared_only_with_what_is_
     ]  # fmt: skip
     assert found[2].against == ("paper", BASE)
     found = find_conditions("paper", base, "", ("revise", "paper_thoughts"))
+    # What it is compared with may have been run before, in another part.
     assert [(each.name, each.against) for each in found] == [
-        (BASE, ()), ("revise", (BASE,)), ("paper_thoughts", (BASE,)),
+        (BASE, ()), ("revise", ("token_list", BASE)), ("paper_thoughts", ("paper", BASE)),
     ]  # fmt: skip
+
+
+def test_a_condition_has_one_place_whatever_is_run_beside_it(base):
+    whole = {each.name: each.ordinal for each in find_conditions("paper", base, other(base))}
+    assert sorted(whole.values()) == list(range(len(whole)))
+    for engine, parts in (("", ()), ("", ("floor",)), (other(base), ("engine",))):
+        for each in find_conditions("paper", base, engine, parts):
+            assert each.ordinal == whole[each.name]
+
+
+def test_an_engine_that_is_the_bases_is_no_other_engine(base):
+    names = {each.name for each in find_conditions("paper", base, base.engine.model)}
+    assert names and not any("other" in name for name in names)
+
+
+def test_the_base_may_have_a_prompt_and_latents_of_its_own(base):
+    own = changed(
+        base, {"explain": {"prompt": "explain/paper"}, "latents": {"indices": (5, 3, 3), "n": 9}}
+    )
+    found = {each.name: each for each in find_conditions("paper", own, "")}
+    assert "paper" not in found and found[BASE].label.startswith("llm, paper prompt")
+    assert changed(own, found["revise"].changes).explain.prompt == "", "it is none for revise"
+    assert changed(own, found["top"].changes).explain.prompt == "explain/paper"
+    floor = changed(own, found["random_coder"].changes)
+    assert (floor.latents.indices, floor.latents.n) == ((), 2), "these are of the trained coder"
+    assert changed(own, found["top"].changes).latents == own.latents
+
+
+def test_a_base_that_stops_judging_when_it_is_sure_is_refused(base):
+    early = changed(base, {"score": {"until_sure": 0.2}})
+    with pytest.raises(UsageError, match="until_sure"):
+        find_conditions("paper", early, "")
 
 
 @pytest.mark.parametrize(
@@ -233,6 +281,38 @@ def test_an_engine_stays_open_from_condition_to_condition(base, engines, tmp_pat
     assert opened == ["engine.gguf"]
 
 
+def names_of(path) -> list[str]:
+    with read_results(path) as db:
+        return [row.name for row in load_conditions(db, "paper")]
+
+
+def test_parts_that_are_run_one_by_one_are_one_table(base, engines, tmp_path):
+    path = tmp_path / "grid.db"
+    for part in ("top", "token_list", "top"):
+        few = find_conditions("paper", base, "", (part,))
+        run_grid(path, "paper", base, few, tiny_study.Told())
+    assert names_of(path) == [BASE, "token_list", "top"]
+
+
+def test_conditions_of_another_base_leave_the_table(base, engines, tmp_path):
+    path, told = tmp_path / "grid.db", tiny_study.Told()
+    run_grid(path, "paper", base, find_conditions("paper", base, "", ("top", "n10")), told)
+    fewer = changed(base, {"latents": {"n": 3}})
+    few = find_conditions("paper", fewer, "", ("token_list",))
+    run_grid(path, "paper", fewer, few, told)
+    assert names_of(path) == [BASE, "token_list"]
+    assert any("3 conditions leave the table" in line for line in told.lines)
+    with read_results(path) as db:
+        assert all(len(row.explanation_ids) == 3 for row in load_conditions(db, "paper"))
+
+
+def test_a_study_that_scores_some_explainers_only_runs_all_conditions(base, engines, tmp_path):
+    own = changed(base, {"score": {"explainers": ("llm",)}})
+    few = find_conditions("paper", own, "", ("token_list",))
+    run_grid(tmp_path / "grid.db", "paper", own, few, tiny_study.Told())
+    assert names_of(tmp_path / "grid.db") == [BASE, "token_list"]
+
+
 # The table
 
 
@@ -283,7 +363,7 @@ def test_differences_are_paired_where_the_windows_are_the_same(told):
 
 def test_the_tables_name_every_condition_and_what_was_visible(told):
     by_title = {sheet.title: sheet for sheet in sheets(*told)}
-    scores = by_title["Scores: detection, auroc"]
+    scores = by_title["Scores: detection, AUROC"]
     labels = [row[0] for row in scores.rows]
     assert "token list: no engine" in labels and any("shuffled" in each for each in labels)
     assert len(labels) == len(told[0]) + 1
@@ -316,6 +396,21 @@ def test_halves_of_the_deciles_by_hand(told):
     )
 
 
+def test_what_a_file_says_of_one_latent_is_that_part_of_all(ran):
+    with read_results(ran) as db:
+        cache_id = load_conditions(db, "paper")[0].cache_id
+        scores = trials.load_scores(db, cache_id)
+        explanations = studies.load_explanations(db, cache_id)
+        latents = {row["latent"] for row in scores}
+        assert len(latents) == 4
+        for latent in latents:
+            own = [row for row in scores if row["latent"] == latent]
+            assert trials.load_scores(db, cache_id, latent) == own
+            own = [each for each in explanations if each.latent == latent]
+            assert studies.load_explanations(db, cache_id, latent) == own
+        assert way_names(trials.scored_ways(db, cache_id)) == way_names(scores)
+
+
 def test_the_command_prints_what_is_there(ran):
     call = CliRunner().invoke
     shown = call(app, ["study", "paper", "--out", str(ran), "--table"])
@@ -326,6 +421,97 @@ def test_the_command_prints_what_is_there(ran):
     assert {row["kind"] for row in rows} == {"score", "difference"}
     marked = call(app, ["study", "paper", "--out", str(ran), "--table", "--markdown"])
     assert "### Differences" in marked.stdout
+
+
+def test_two_ways_of_one_scorer_are_not_mixed_and_other_judges_do_not_count(ran, tmp_path):
+    path = tmp_path / "grid.db"
+    path.write_bytes(ran.read_bytes())
+    with read_results(ran) as db:
+        before = score_rows(load_told(db, "paper"))
+        n_before = len(comparisons(db, load_told(db, "paper")))
+    with closing(sqlite3.connect(path)) as db, db:
+        names = [row[1] for row in db.execute("pragma table_info(scores)")]
+        for scorer, column, told in (
+            ("detection", "model_id", "'b2:another'"),
+            ("embedding", "model_id", "'b2:another'"),
+            ("detection", "settings", "json_set(settings, '$.top', 3)"),
+        ):
+            copied = ", ".join(told if name == column else name for name in names)
+            db.execute(
+                f"insert or ignore into scores select {copied} from scores "
+                f"where scorer = '{scorer}' and model_id <> 'b2:another'"
+            )
+    with read_results(path) as db:
+        rows = score_rows(load_told(db, "paper"))
+        assert len(comparisons(db, load_told(db, "paper"))) == n_before
+    assert {row["scorer"] for row in rows} == {
+        "detection", "detection@top=3", "embedding", "embedding@model=another",
+    }  # fmt: skip
+    assert [row for row in rows if "@" not in row["scorer"]] == before
+
+
+def test_a_condition_all_of_whose_explanations_failed_is_in_the_table(told):
+    failed = told[0][1]._replace(scores=[], arm=replace(told[0][1].arm, n_failed=4))
+    made = {sheet.title: sheet for sheet in sheets([told[0][0], failed], [])}
+    row = made["Scores: detection, AUROC"].rows[-1]
+    assert row[:3] == (failed.row.label, "0 of 4 (4 failed)", "–")
+
+
+def test_a_comparison_says_how_many_latents_are_left_out(told):
+    some = [
+        (name, against, replace(one, left_out={"not judged in A": 2}))
+        for name, against, one in told[1]
+        if name in ("top", "random_coder") and one.variant == "raw"
+    ]
+    rows = difference_rows(some)
+    assert rows[0]["latents_left_out"] == {"not judged in A": 2}
+    cells = {row[0]: row[1] for sheet in sheets([], some) for row in sheet.rows}
+    assert cells["top − base"] == "4 of 6"
+    assert cells["random_coder − base (not paired)"] == "4 + 4 of 10"
+
+
+def test_what_is_no_area_has_neither_accuracy_nor_deciles(told):
+    row = {**score_rows(told[0])[0], "scorer": "intervention@kl=2", "statistic": "nats"}
+    sheet = scores_sheet("intervention@kl=2", [{**row, "accuracy_quartiles": None}])
+    assert sheet.title == "Scores: intervention@kl=2, gain" and "accuracy" not in sheet.header
+    assert scores_sheet("detection", [row]).header[-2] == "accuracy"
+    found = [(name, against, replace(one, strata=())) for name, against, one in told[1]]
+    assert strata_sheets(found) == []
+
+
+def test_texts_of_others_break_no_table():
+    sheet = Sheet("a\x1b[2J\nb", ("x\x9b", "y"), [("\\|<img>\x1b", "[a](b)")], "")
+    text = markdown(sheet)
+    assert "\x1b" not in text and "\x9b" not in text and "### a [2J b" in text
+    assert "| \\\\\\|&lt;img> | [a]\\(b) |".replace("\\\\\\", "\\\\\\") in text
+    console = Console(width=60, record=True, file=io.StringIO())
+    _print_table(sheet, console)
+    assert not {"\x1b", "\x9b"} & set(console.export_text())
+
+
+def test_sizes_are_those_of_the_study_file_unless_an_option_names_them(base, monkeypatch):
+    seen = []
+    monkeypatch.setattr("lite_interp.grid.running.run_grid", lambda *each: seen.append(each[2]))
+    monkeypatch.setattr("lite_interp.grid.page.print_grid", lambda *each: None)
+    folder = Path(base.subject.model).parent
+    (folder / "own.toml").write_text(
+        (folder / "study.toml").read_text().replace("n = 4", "indices = [1, 2]")
+    )
+
+    def ask(*more: str) -> study.Study:
+        found = CliRunner().invoke(app, ["study", "paper", "--out", "x.db", *more])
+        assert found.exit_code == 0, found.output
+        return seen[-1]
+
+    own = ask("--base", str(folder / "own.toml"))
+    assert (own.latents.indices, own.examples, own.score.n_controls) == ((1, 2), base.examples, 2)
+    own = ask("--base", str(folder / "own.toml"), "--latents", "3", "--scorers", "embedding")
+    assert (own.latents.indices, own.latents.n) == ((), 3)
+    assert own.score.scorers == ("embedding",)
+    shipped = ask("--seed", "5")
+    sizes = shipped.latents.n, shipped.examples.n_shown, shipped.examples.n_active
+    assert sizes == (24, 20, 16) and shipped.seed == 5
+    assert shipped.score.scorers == ("detection", "embedding")
 
 
 def test_a_grid_that_was_not_run_has_no_table(ran):

@@ -209,6 +209,9 @@ def test_half_of_the_silent_windows_held_out_are_look_alikes():
     held_out = world.draw(replace(SMALL, n_held_out=6)).held_out
     strata = Counter(placed.stratum for placed in held_out if not placed.window.peak > 0)
     assert strata == {"same_token": 3, "random": 3}
+    # Each silent window is stood for once.
+    weights = [placed.weight for placed in held_out if not placed.window.peak > 0]
+    assert sum(weights) == pytest.approx(world.n_silent())
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))

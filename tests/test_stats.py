@@ -461,6 +461,9 @@ def test_a_prompt_without_all_numbers_is_left_out_of_a_mean_difference():
 def test_prompts_that_all_differ_alike_have_the_p_value_of_the_signs():
     own = np.arange(4.0) / 3
     assert mean_difference(own, own[None] - 0.1)[3] == 1 / 16
+    # The mean of six times .1 is not .1, so their standard deviation is not 0.
+    assert np.full(6, 0.1).std(ddof=1) > 0
+    assert mean_difference(np.full(6, 0.3), np.full((1, 6), 0.2))[3] == 1 / 64
     assert mean_difference(own, own[None])[3] == 1
     assert mean_difference(own, own[None] + 0.1)[3] == 1
 

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lite_interp.cli.options import AsJson, Seed
+from lite_interp.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from lite_interp.study import Study
 
 Grid = Annotated[str, typer.Argument(help="Name of the grid: paper.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", help="Results file; made, or gone on with.")]
 Base = Annotated[
     Path | None, typer.Option(help="Study file that is varied; left out = the shipped example.")
 ]
-N = Annotated[int, typer.Option("--latents", help="Latents.")]
+N = Annotated[int | None, typer.Option("--latents", help="Latents, drawn by seed; 24.", min=1)]
 Windows = Annotated[
-    int, typer.Option(help="Scored windows of each kind, activating and silent, for each latent.")
+    int | None,
+    typer.Option(help="Scored windows of each kind for each latent; 16.", min=2),
 ]
-Shown = Annotated[int, typer.Option(help="Windows shown to the explainer in the base.")]
+Shown = Annotated[
+    int | None, typer.Option(help="Windows shown to the explainer in the base; 20.", min=1)
+]
 Engine = Annotated[str, typer.Option(help="Engine; empty = that of the study file.")]
 OtherEngine = Annotated[
     str, typer.Option(help="A second engine, to explain and to judge; empty = none.")
 ]
-Scorers = Annotated[str, typer.Option(help="Names with commas.")]
-Controls = Annotated[int, typer.Option(help="Other latents' explanations judged in the base.")]
+Scorers = Annotated[str, typer.Option(help="Names with commas; detection,embedding.")]
+Controls = Annotated[
+    int | None,
+    typer.Option(help="Other latents' explanations judged in the base; 3.", min=0),
+]
+DrawnBy = Annotated[int | None, typer.Option("--seed", help="Seed of every draw; 0.", min=0)]
 Part = Annotated[
     list[str] | None, typer.Option(help="Only this part of the grid, or condition; repeat.")
 ]
@@ -36,47 +46,39 @@ def study(
     grid: Grid,
     out: Out,
     base: Base = None,
-    latents: N = 24,
-    windows: Windows = 16,
-    shown: Shown = 20,
+    latents: N = None,
+    windows: Windows = None,
+    shown: Shown = None,
     engine: Engine = "",
     other_engine: OtherEngine = "qwen2.5-coder-0.5b-instruct",
-    scorers: Scorers = "detection,embedding",
-    controls: Controls = 3,
+    scorers: Scorers = "",
+    controls: Controls = None,
     part: Part = None,
-    seed: Seed = 0,
+    seed: DrawnBy = None,
     table: TableOnly = False,
     as_json: AsJson = False,
     markdown: Markdown = False,
 ) -> None:
     """A grid of studies: one thing varied at a time, each against one base; one table.
 
-    Goes on where it stopped.
+    Goes on where it stopped. Sizes, scorers and seed that no option names are those of the study
+    file, or without one those that the options tell.
     """
     from rich.console import Console
 
     from lite_interp.data import data_folder
     from lite_interp.grid.conditions import find_conditions
     from lite_interp.grid.page import print_grid
-    from lite_interp.study import parse_section, read_study
-    from lite_interp.study.sections import EngineSection, ExamplesSection, LatentsSection
+    from lite_interp.study import read_study
     from lite_interp.terminal import Terminal
 
     whole = read_study(base or data_folder("models") / "demo" / "study.toml")
-    names = tuple(name.strip() for name in scorers.split(",") if name.strip())
-    sizes = {"n_shown": shown, "n_active": windows, "n_silent": windows}
+    if base is None:
+        whole = _changed(whole, 24, 16, 20, "detection,embedding", 3)
+    whole = _changed(whole, latents, windows, shown, scorers, controls)
     asked = {"model": engine or whole.engine.model, "n_ctx": max(4096, whole.engine.n_ctx)}
-    whole = whole.model_copy(
-        update={
-            "seed": seed,
-            "latents": parse_section(
-                LatentsSection, **{**whole.latents.model_dump(), "n": latents}
-            ),
-            "examples": parse_section(ExamplesSection, **{**whole.examples.model_dump(), **sizes}),
-            "engine": parse_section(EngineSection, **{**whole.engine.model_dump(), **asked}),
-            "score": whole.score.model_copy(update={"scorers": names, "n_controls": controls}),
-        }
-    )
+    update: dict[str, Any] = {"engine": whole.engine.model_copy(update=asked)}
+    whole = whole.model_copy(update=update if seed is None else {**update, "seed": seed})
     conditions = find_conditions(grid, whole, other_engine, part or ())
     if not table:
         from lite_interp.grid.running import run_grid
@@ -84,3 +86,29 @@ def study(
         run_grid(out, grid, whole, conditions, Terminal())
     form = "json" if as_json else "markdown" if markdown else "terminal"
     print_grid(out, grid, form, Console(highlight=False, markup=False))
+
+
+def _changed(
+    whole: Study,
+    latents: int | None,
+    windows: int | None,
+    shown: int | None,
+    scorers: str,
+    controls: int | None,
+) -> Study:
+    """A study with what is named changed; a number of latents goes before those it names."""
+    from lite_interp.grid.conditions import changed
+
+    names = tuple(name.strip() for name in scorers.split(",") if name.strip())
+    asked = {
+        "latents": {"n": latents, "indices": None if latents is None else ()},
+        "examples": {"n_shown": shown, "n_active": windows, "n_silent": windows},
+        "score": {"scorers": names or None, "n_controls": controls},
+    }
+    return changed(
+        whole,
+        {
+            section: {key: value for key, value in settings.items() if value is not None}
+            for section, settings in asked.items()
+        },
+    )

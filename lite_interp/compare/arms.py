@@ -55,6 +55,8 @@ class Arm:
     """Key → all that its value may be called, e.g. `engine` → id and name; the last is shown."""
     explanations: Mapping[int, str]
     """Latent → id of its explanation, or of the failure; the first if there are several."""
+    others: tuple[str, ...]
+    """Explanations behind the first of their latent: what one source says twice. Not compared."""
     n_failed: int
     """Latents without a text."""
     judges: tuple[Judge, ...]
@@ -116,12 +118,12 @@ def load_arms(db: Database, who_judged: bool = True) -> list[Arm]:
 
 def called(db: Database, cache_id: str) -> dict[str, str]:
     """Explanation → what to call the way it was made: the name of its arm, or who wrote it."""
-    found = {}
+    found: dict[str, str] = {}
     for arm in load_arms(db, who_judged=False):
         if arm.cache_id == cache_id:
             source = arm.terms.get("source", ("",))[-1]
             name = f"{arm.terms['explainer'][-1]} ({source})" if source else arm.name
-            found |= dict.fromkeys(arm.explanations.values(), name)
+            found |= dict.fromkeys((*arm.explanations.values(), *arm.others), name)
     return found
 
 
@@ -169,6 +171,7 @@ def _arm(
         place["coder"],
         {key: _called(value, names) for key, value in every.items()},
         {latent: row["id"] for latent, row in sorted(first.items())},
+        tuple(row["id"] for row in rows if row is not first[row["latent"]]),
         sum(row["text"] is None for row in first.values()),
         tuple(sorted(who)),
     )
@@ -216,11 +219,11 @@ def _arm_names(made: Sequence[tuple[Mapping[str, Any], str]], names: Names) -> l
     for terms in every:
         base = plainest[terms["explainer"]]
         parts = [
-            f"{one_row(key)}={_told(terms.get(key), names)}"
+            f"{_plain(key)}={_told(terms.get(key), names)}"
             for key in sorted(base | terms)
             if base.get(key) != terms.get(key)
         ]
-        name = one_row(terms["explainer"]) + "@" * bool(parts) + ",".join(parts)
+        name = _plain(terms["explainer"]) + "@" * bool(parts) + ",".join(parts)
         while name in found:  # values that differ only behind what is shown of them
             name += "~"
         found.append(name)
@@ -243,9 +246,14 @@ def _told(value: Any, names: Names) -> str:
     if value is None or value == "":
         return "none"
     if isinstance(value, str):
-        text = one_row(str(_called(value, names)[-1])).replace(",", " ")
+        text = _plain(str(_called(value, names)[-1]))
         return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _plain(text: str) -> str:
+    """A text that a name can hold and a user type: one line, no comma, single spaces."""
+    return " ".join(one_row(text).replace(",", " ").split())
 
 
 def _digits(each: str) -> str:

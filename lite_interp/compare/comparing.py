@@ -81,6 +81,8 @@ class Comparison:
     """`raw`, `relative`, `per_token`."""
     statistic: str
     """What the numbers are: `auroc`, `pearson`, `nats`."""
+    ways: tuple[Way, Way]
+    """The ways in which A and B were judged."""
     models: tuple[str, str]
     """Names of the engines or embedders that judged A and B."""
     pairing: Pairing
@@ -184,7 +186,7 @@ class _Both:
 
     def __init__(self, judged: Judged, first: Arm, second: Arm, ways: tuple[Way, Way]) -> None:
         """Find the items that both judged, or the scores of each side."""
-        self.judged = judged
+        self.judged, self.ways = judged, ways
         self.models = (_model(first, ways[0]), _model(second, ways[1]))
         self.statistic = SCORERS[ways[0].scorer].statistic
         self.sides = {
@@ -223,6 +225,7 @@ class _Both:
             name,
             variant,
             self.statistic,
+            self.ways,
             self.models,
             self.pairing,
             means,

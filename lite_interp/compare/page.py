@@ -67,6 +67,7 @@ def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
             "name": one_row(arm.name),
             "n_latents": len(arm.explanations),
             "n_failed": arm.n_failed,
+            "n_others": len(arm.others),
             "judges": [
                 {"scorer": one_row(each.scorer), "model": one_row(each.model)}
                 for each in arm.judges
@@ -100,8 +101,10 @@ def comparison_page(found: Sequence[Comparison], arms: tuple[Arm, Arm], top: int
 
 def _head(letter: str, arm: Arm) -> Text:
     n = len(arm.explanations)
-    failed = f", {arm.n_failed} without explanation" if arm.n_failed else ""
-    return Text(f"{letter}: {terminal_safe(arm.name)} ({n} latent{'s' * (n != 1)}{failed})")
+    told = f", {arm.n_failed} without explanation" if arm.n_failed else ""
+    if arm.others:
+        told += f", {len(arm.others)} second explanations of a latent not compared"
+    return Text(f"{letter}: {terminal_safe(arm.name)} ({n} latent{'s' * (n != 1)}{told})")
 
 
 def _scorers(found: Sequence[Comparison], pairing: str) -> str:

@@ -48,10 +48,29 @@ def store_condition(db: Database, row: ConditionRow) -> None:
         db.execute(f"insert or replace into conditions ({names}) values ({marks})", values)
 
 
+def drop_others(db: Database, base: ConditionRow) -> int:
+    """Forget the conditions of a grid that belong to another base; returns how many.
+
+    They were compared with other explanations, or judged by another engine: beside a new base
+    they would make one table of two studies. What was explained and judged stays in the file.
+    """
+    known = {row.name: row for row in load_conditions(db, base.grid)}
+    if not known or (base.name in known and _meaning(known[base.name]) == _meaning(base)):
+        return 0
+    db.execute("delete from conditions where grid = ?", [base.grid])
+    return len(known)
+
+
+def _meaning(row: ConditionRow) -> tuple[str, str, list[str]]:
+    return row.cache_id, row.judge_id, sorted(row.explanation_ids)
+
+
 def load_conditions(db: Database, grid: str) -> list[ConditionRow]:
     """The conditions of a grid that are finished, in its order."""
     names = ", ".join(ConditionRow._fields)
-    rows = db.execute(f"select {names} from conditions where grid = ? order by ordinal", [grid])
+    rows = db.execute(
+        f"select {names} from conditions where grid = ? order by ordinal, name", [grid]
+    )
     found = [ConditionRow(*row) for row in rows.fetchall()]
     return [
         row._replace(

@@ -137,13 +137,14 @@ def store_explanations(
             add(db, "explanations", row)
 
 
-def load_explanations(db: Database, cache_id: str) -> list[Explanation]:
-    """Every explanation of a cache, in order of latent, then of writing."""
+def load_explanations(db: Database, cache_id: str, latent: int | None = None) -> list[Explanation]:
+    """Every explanation of a cache, or of one latent, in order of latent, then of writing."""
     rows = db.query(
         """select id, latent, example_set_id, explainer, prompt_id, engine_id, settings, text,
                   raw, failure, detail
-           from explanations where cache_id = ? order by latent, rowid""",
-        [cache_id],
+           from explanations where cache_id = :cache and (:latent is null or latent = :latent)
+           order by latent, rowid""",
+        {"cache": cache_id, "latent": latent},
     )
     return [
         Explanation(

@@ -238,8 +238,8 @@ def set_q_values(db: Database, rows: Sequence[tuple[float | None, int]]) -> None
         db.execute("update scores set q_value = ? where rowid = ?", [value, number])
 
 
-def load_scores(db: Database, cache_id: str) -> list[dict[str, Any]]:
-    """Every score of a cache, with its explanation and what it cost, for tables."""
+def load_scores(db: Database, cache_id: str, latent: int | None = None) -> list[dict[str, Any]]:
+    """Every score of a cache, or of one latent, with its explanation and what it cost."""
     rows = db.query(
         """select scores.*, scores.rowid as number, example_sets.latent, explanations.text,
                   explanations.failure, explanations.explainer,
@@ -248,11 +248,24 @@ def load_scores(db: Database, cache_id: str) -> list[dict[str, Any]]:
                   explanations.engine_id as explained_by, explanations.prompt_id as explained_with
            from scores join example_sets on example_sets.id = scores.example_set_id
            left join explanations on explanations.id = explanation_id
-           where example_sets.cache_id = ?
+           where example_sets.cache_id = :cache
+             and (:latent is null or example_sets.latent = :latent)
            order by example_sets.latent, explainer, scorer, scores.settings, variant""",
-        [cache_id],
+        {"cache": cache_id, "latent": latent},
     )
     return [{**row, "metrics": json.loads(row["metrics"])} for row in rows]
+
+
+def scored_ways(db: Database, cache_id: str) -> list[dict[str, Any]]:
+    """The ways in which latents of a cache were scored, those made by rule left out."""
+    return list(
+        db.query(
+            """select distinct scorer, scores.settings, model_id
+               from scores join example_sets on example_sets.id = example_set_id
+               where cache_id = ? and latent >= 0""",
+            [cache_id],
+        )
+    )
 
 
 def own_margins(db: Database, explanation_id: str, scorer: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lite_interp.cost import summed
+from lite_interp.cost import Meter
 from lite_interp.explain.asking import ask_engine
 from lite_interp.explain.base import Answer, Evidence, Explainer, Means
 from lite_interp.explain.trying import FEW, JUDGE, Tried, can_try, try_out
@@ -24,20 +24,18 @@ def explain_best(group: Sequence[Evidence], means: Means) -> list[Answer]:
     Latent by latent: one prompt is long, and read once for its k answers.
     """
     return [
-        _best(ask_engine([known] * means.settings["k"], means, about_windows), known, means)
-        if can_try(known.examples)
-        else Answer(None, "", FEW)
-        for known in group
+        _best(known, means) if can_try(known.examples) else Answer(None, "", FEW) for known in group
     ]
 
 
-def _best(drafts: Sequence[Answer], known: Evidence, means: Means) -> Answer:
+def _best(known: Evidence, means: Means) -> Answer:
     """The draft with the greatest AUROC on held-out windows; of equal ones the first."""
+    meter = Meter(means.engine)
+    drafts = ask_engine([known] * means.settings["k"], means, about_windows)
     tried: dict[str, Tried] = {}
     for draft in drafts:
         if draft.text is not None and draft.text not in tried:
             tried[draft.text] = try_out(draft.text, known.examples, means)
-    usage = summed(*(draft.usage for draft in drafts), *(each.usage for each in tried.values()))
 
     def rank(draft: Answer) -> float:
         area = tried[draft.text].auroc if draft.text is not None else math.nan
@@ -46,7 +44,7 @@ def _best(drafts: Sequence[Answer], known: Evidence, means: Means) -> Answer:
     usable = [draft for draft in drafts if draft.text is not None]
     best = max(usable, key=rank) if usable else drafts[0]
     detail = {"drafts": [draft_row(draft, tried.get(draft.text or "")) for draft in drafts]}
-    return best._replace(usage=usage, detail={**detail, "kept": drafts.index(best)})
+    return best._replace(usage=meter.read(), detail={**detail, "kept": drafts.index(best)})
 
 
 def draft_row(draft: Answer, tried: Tried | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lite_interp.errors import UsageError, nearest, one_line
 BASE = "base"
 """Name of the condition that the others are compared with."""
 
-SAMPLERS = ("top", "random", "mix")
+SAMPLERS = ("top", "random", "mix", "quantiles")
 """Names of the conditions that draw the shown windows in another way."""
 
 Changes = Mapping[str, Mapping[str, Any]]
@@ -39,6 +39,8 @@ class Condition(NamedTuple):
     """Another engine that judges; empty = the base's."""
     against: tuple[str, ...] = (BASE,)
     """Conditions that it is compared with."""
+    ordinal: int = 0
+    """Its place in the whole grid, whatever part of it is run."""
 
 
 def changed(base: study.Study, changes: Changes) -> study.Study:
@@ -58,15 +60,16 @@ NO_NULL: Changes = {"score": {"n_controls": 0}}
 def paper_conditions(base: study.Study, other_engine: str) -> list[Condition]:
     """The conditions of the grid `paper`, those that say most first."""
     told = f"{base.examples.sampler}, {base.examples.n_shown} windows of {base.examples.width}"
+    prompt = (base.explain.prompt or "explain/small").removeprefix("explain/")
     return [
-        Condition(BASE, BASE, f"llm, small prompt, {told} tokens", LLM, against=()),
+        Condition(BASE, BASE, f"llm, {prompt} prompt, {told} tokens", LLM, against=()),
         _explainer("token_list", "token list: no engine"),
         _explainer("revise", "revise: its mistakes shown", "token_list"),
         _explainer("input+output", "input+output: steering shown too", "token_list"),
         *_draws(base),
-        *_prompts(),
+        *_prompts(base),
         *(_engines(other_engine) if other_engine else []),
-        Condition("random_coder", "floor", "a random coder", {**LLM, "coder": {"random": True}}),
+        Condition("random_coder", "floor", "a random coder", _random_coder(base)),
         _explainer("contrastive", "contrastive: look-alikes shown"),
         _explainer("best_of", "best of 4 drafts"),
         *_widths(base),
@@ -79,7 +82,15 @@ def _llm(name: str, part: str, label: str, *against: str, **sections: Any) -> Co
 
 
 def _explainer(name: str, label: str, *against: str) -> Condition:
-    return _llm(name, "explainer", label, *against, explain={"explainers": (name,)})
+    asked = {"explainers": (name,), "prompt": ""}  # the base's prompt is none for others
+    return _llm(name, "explainer", label, *against, explain=asked)
+
+
+def _random_coder(base: study.Study) -> Changes:
+    """Latents that the study names are those of the trained coder: as many are drawn instead."""
+    named = base.latents.indices
+    drawn = {"latents": {"indices": (), "n": len(set(named))}} if named else {}
+    return {**LLM, **drawn, "coder": {"random": True}}
 
 
 def _draws(base: study.Study) -> list[Condition]:
@@ -96,18 +107,19 @@ def _draws(base: study.Study) -> list[Condition]:
     ]
 
 
-def _prompts() -> list[Condition]:
+def _prompts(base: study.Study) -> list[Condition]:
     """The paper's prompt, without activations, and with thoughts: table A4."""
 
     def prompt(kind: str, label: str, *against: str) -> Condition:
         asked = {"explainers": ("llm",), "prompt": f"explain/{kind}"}
         return _llm(kind, "prompt", f"paper prompt, {label}", *against, explain=asked)
 
-    return [
+    every = [
         prompt("paper", "activations shown"),
         prompt("paper_no_activations", "no activations", "paper"),
         prompt("paper_thoughts", "chain of thought", "paper"),
     ]
+    return [each for each in every if base.explain.prompt != f"explain/{each.name}"]
 
 
 def _engines(other: str) -> list[Condition]:
@@ -122,7 +134,7 @@ def _widths(base: study.Study) -> list[Condition]:
     """Other widths of windows, which are then other windows: table A5."""
     return [
         _llm(f"width{width}", "width", f"windows of {width} tokens", examples={"width": width})
-        for width in (16, 64)
+        for width in (16, 32, 64)
         if width != base.examples.width
     ]
 
@@ -143,11 +155,20 @@ def find_conditions(
         parts: only these parts, or conditions by name; empty = all.
 
     Raises:
-        UsageError: no grid, part or condition has such a name.
+        UsageError: no grid, part or condition has such a name, or the base stops judging early.
     """
     if name not in GRIDS:
         raise UsageError(f"no grid is named: {one_line(name)}", nearest(name, GRIDS))
-    found = GRIDS[name](base, other_engine)
+    if base.score.until_sure:
+        raise UsageError(
+            "a grid compares verdicts on the same windows, and `until_sure` leaves some out",
+            "set it to 0 in [score]",
+        )
+    # With another engine or without, every condition has the same place.
+    every = enumerate(GRIDS[name](base, other_engine or "another engine"))
+    placed = [row._replace(ordinal=ordinal) for ordinal, row in every]
+    has_other = other_engine not in ("", base.engine.model)
+    found = [row for row in placed if has_other or not (row.explained_by or row.judged_by)]
     known = dict.fromkeys([each for row in found for each in (row.part, row.name)])
     for part in parts:
         if part not in known:
@@ -156,6 +177,4 @@ def find_conditions(
             )
     if not parts:
         return found
-    kept = [row for row in found if row.name == BASE or row.part in parts or row.name in parts]
-    names = {row.name for row in kept}
-    return [row._replace(against=tuple(a for a in row.against if a in names)) for row in kept]
+    return [row for row in found if row.name == BASE or row.part in parts or row.name in parts]

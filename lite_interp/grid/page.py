@@ -25,18 +25,22 @@ from lite_interp.grid.table import (
     score_rows,
 )
 from lite_interp.render import terminal_safe
+from lite_interp.score_lines import chance, statistic_name
+from lite_interp.ways import base
 
 Form = Literal["terminal", "markdown", "json"]
 
 NOTE = (
-    "mean: over latents, with its 95 % interval. median: of AUROCs (quartiles); accuracy: of the "
-    "balanced accuracy at a threshold from other latents' windows. paper: arXiv 2410.13928, "
-    "appendix F, medians of accuracy, for embedding of AUROC; another subject, coder and engine."
+    "n: latents with a score, of those explained. mean: over latents, with its 95 % interval. "
+    "median: of the same (quartiles); accuracy: of the balanced accuracy at a threshold from other "
+    "latents' windows. paper: arXiv 2410.13928, appendix F, medians of accuracy, for embedding of "
+    "AUROC; another subject, coder and engine."
 )
 DIFFERENCES_NOTE = (
     "Mean over latents with its 95 % interval, paired by latent and window; p by Student's t, "
-    "two-sided; q over all differences of the grid (Benjamini and Hochberg). visible: the smallest "
-    "true difference that this run would have found in 80 % of cases. ** q < .05, * p < .05."
+    "two-sided; q over all differences of the grid (Benjamini and Hochberg; they share the base, "
+    "and raw and relative the verdicts, so they are not independent). visible: the smallest true "
+    "difference that this run would have found in 80 % of cases. ** q < .05, * p < .05."
 )
 STRATA_NOTE = (
     "AUROC of the activating windows of a decile against all silent ones, A − B, mean over "
@@ -94,20 +98,28 @@ def sheets(told: Sequence[Told], found: Sequence[tuple[str, str, Comparison]]) -
 
 def scores_sheet(scorer: str, rows: Sequence[dict[str, Any]]) -> Sheet:
     """A row for each condition: ours, and the paper's beside it."""
+    # The paper's figures of embedding are areas; what is no area has no accuracy.
+    is_accuracy = base(scorer) != "embedding" and any(row["accuracy_quartiles"] for row in rows)
     cells = [
         (
             row["label"],
-            f"{row['n']}" + (f" ({row['n_failed']} failed)" if row["n_failed"] else ""),
+            _of(str(row["n"]), row["n_latents"] - row["n"], row["n_latents"])
+            + (f" ({row['n_failed']} failed)" if row["n_failed"] else ""),
             _interval(row["mean"], row["low"], row["high"]),
             _spread(row["quartiles"]),
-            *([_spread(row["accuracy_quartiles"])] if scorer != "embedding" else []),
+            *([_spread(row["accuracy_quartiles"])] if is_accuracy else []),
             _spread(row["paper"], median_first=True),
         )
         for row in rows
     ]
-    header = ["condition", "n", "mean", "median"]
-    header += [*(["accuracy"] if scorer != "embedding" else []), "paper"]
-    return Sheet(f"Scores: {scorer}, {rows[0]['statistic']}", tuple(header), cells, NOTE)
+    header = ["condition", "n", "mean", "median", *(["accuracy"] if is_accuracy else []), "paper"]
+    name = statistic_name(rows[0]["statistic"])
+    return Sheet(f"Scores: {scorer}, {name}", tuple(header), cells, NOTE)
+
+
+def _of(n: str, n_left_out: int, n_all: int) -> str:
+    """A number of latents, and of how many if some have no number."""
+    return f"{n} of {n_all}" if n_left_out else n
 
 
 def differences_sheet(name: str, rows: Sequence[dict[str, Any]]) -> Sheet:
@@ -117,14 +129,17 @@ def differences_sheet(name: str, rows: Sequence[dict[str, Any]]) -> Sheet:
         q_value, p_value = row["q"], row["p"]
         sure = "**" if q_value is not None and q_value < 0.05 else ""
         sure = sure or ("*" if p_value is not None and p_value < 0.05 else "")
+        n = str(row["n"]) if row["pairing"] != "none" else f"{row['n']} + {row['n_against']}"
+        n_all = row["n"] + (row["n_against"] if row["pairing"] == "none" else 0)
+        n_left_out = sum(row["latents_left_out"].values())
         interval = _interval(row["difference"], row["low"], row["high"], signed=True)
         cells.append(
             (
                 f"{row['condition']} − {row['against']}{PAIRING[row['pairing']]}",
-                str(row["n"]),
+                _of(n, n_left_out, n_all + n_left_out),
                 interval + sure if row["difference"] is not None else row["reason"] or "–",
-                _number(p_value),
-                _number(q_value),
+                chance(p_value),
+                chance(q_value),
                 _number(row["visible"]),
                 f"{row['n_up']}/{row['n_down']}",
             )
@@ -135,7 +150,7 @@ def differences_sheet(name: str, rows: Sequence[dict[str, Any]]) -> Sheet:
 
 def strata_sheets(found: Sequence[tuple[str, str, Comparison]]) -> list[Sheet]:
     """Samplers by decile: is one that shows the strongest windows worse on the weak ones?"""
-    chosen = [each for each in found if each[0] in SAMPLERS and each[1] == BASE]
+    chosen = [each for each in found if each[0] in SAMPLERS and each[1] == BASE and each[2].strata]
     made = []
     for way in dict.fromkeys((one.scorer, one.variant) for _, _, one in chosen):
         some = [each for each in chosen if (each[2].scorer, each[2].variant) == way]
@@ -176,23 +191,41 @@ def _spread(quartiles: Any, median_first: bool = False) -> str:
 
 def markdown(sheet: Sheet) -> str:
     """A table as Markdown."""
-    lines = [f"### {sheet.title}", "", _line(sheet.header), _line(["---"] * len(sheet.header))]
+    lines = [
+        f"### {_cell(sheet.title)}",
+        "",
+        _line(sheet.header),
+        _line(["---"] * len(sheet.header)),
+    ]
     note = [sheet.note, ""] if sheet.note else []
     return "\n".join([*lines, *map(_line, sheet.rows), "", *note])
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def _cell(text: str) -> str:
+    """A text of others that can end no cell, and be no link, image or HTML."""
+    plain = one_line(text).replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(")
+    return plain.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _print_table(sheet: Sheet, console: Console) -> None:
     table = Table(
-        title=sheet.title, box=None, padding=(0, 1, 0, 0), title_justify="left", header_style="bold"
+        title=Text(terminal_safe(sheet.title)),
+        box=None,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+        header_style="bold",
     )
     for number, name in enumerate(sheet.header):
         left = number == 0
         table.add_column(
-            name, justify="left" if left else "right", overflow="fold", no_wrap=not left
+            Text(terminal_safe(name)),
+            justify="left" if left else "right",
+            overflow="fold",
+            no_wrap=not left,
         )
     for row in sheet.rows:
         table.add_row(*(Text(terminal_safe(cell)) for cell in row))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lite_interp import intervening, study
-from lite_interp.db.conditions import ConditionRow, store_condition
+from lite_interp.db.conditions import ConditionRow, drop_others, store_condition
 from lite_interp.db.file import open_results
 from lite_interp.explain_pipeline import ExplainJob, explain_latents, explaining_engine
-from lite_interp.grid.conditions import Condition, changed
+from lite_interp.grid.conditions import BASE, Condition, changed
 from lite_interp.ids import canonical_json
 from lite_interp.loading import CacheJob, Reporter
 from lite_interp.pipeline import cache_corpus
@@ -22,7 +22,8 @@ def run_grid(
 ) -> None:
     """Cache, explain and score every condition of a grid, and note in the file what it was.
 
-    A condition that is finished costs a look into the file; one that was interrupted goes on.
+    A condition that is finished costs a look into the file; one that was interrupted goes on. The
+    table of a file is that of one base: conditions of an earlier one leave it.
 
     Args:
         results: the results file; made if it is not there.
@@ -37,10 +38,10 @@ def run_grid(
         check_scorers(score_job)
     cached: dict[str, str] = {}
     with OpenModels.borrowed(None) as models:
-        for ordinal, (condition, (explain_job, score_job)) in enumerate(
-            zip(conditions, jobs, strict=True)
+        for number, (condition, (explain_job, score_job)) in enumerate(
+            zip(conditions, jobs, strict=True), 1
         ):
-            tell.say(f"{ordinal + 1} of {len(conditions)}: {condition.label}")
+            tell.say(f"{number} of {len(conditions)}: {condition.label}")
             whole = changed(base, condition.changes)
             key = canonical_json([whole.subject.model_dump(), whole.coder.model_dump()])
             if key not in cached:
@@ -55,7 +56,7 @@ def run_grid(
             row = ConditionRow(
                 name,
                 condition.name,
-                ordinal,
+                condition.ordinal,
                 condition.part,
                 condition.label,
                 condition.against,
@@ -65,7 +66,10 @@ def run_grid(
                 found.explanation_ids,
             )
             with open_results(results) as db:
+                n_others = drop_others(db, row) if row.name == BASE else 0
                 store_condition(db, row)
+            if n_others:
+                tell.say(f"another base was run before: {n_others} conditions leave the table")
 
 
 def _jobs(base: study.Study, condition: Condition) -> tuple[ExplainJob, ScoreJob]:
@@ -82,7 +86,9 @@ def _jobs(base: study.Study, condition: Condition) -> tuple[ExplainJob, ScoreJob
     )
     places = intervening.Places(whole.subject.model, whole.coder.path)
     engine = _engine(whole, condition.judged_by)
-    return explain_job, ScoreJob(engine, whole.score, places=places)
+    # Which explanations are scored follows from the condition, whatever the study says.
+    section = whole.score.model_copy(update={"explainers": ()})
+    return explain_job, ScoreJob(engine, section, places=places)
 
 
 def _engine(whole: study.Study, other: str) -> study.EngineSection:

@@ -20,6 +20,9 @@ from lite_interp.errors import UsageError, one_line
 from lite_interp.grid.conditions import BASE
 from lite_interp.grid.paper import PAPER
 from lite_interp.records import Estimate
+from lite_interp.render import one_row
+from lite_interp.score import SCORERS
+from lite_interp.ways import Way, base, way_names, way_of
 
 
 class Told(NamedTuple):
@@ -30,7 +33,7 @@ class Told(NamedTuple):
     arm: Arm
     """Its explanations."""
     scores: list[dict[str, Any]]
-    """Scores of its explanations by its own judge, as `load_scores` gives them."""
+    """Scores of its explanations by its own judge and any embedder, as `load_scores` gives them."""
 
 
 def load_told(db: Database, grid: str) -> list[Told]:
@@ -42,7 +45,6 @@ def load_told(db: Database, grid: str) -> list[Told]:
     rows = load_conditions(db, grid)
     if not rows:
         raise UsageError(f"no condition of this grid is finished: {one_line(grid)}")
-    base = next((row for row in rows if row.name == BASE), rows[0])
     scores: dict[str, list[dict[str, Any]]] = {}
     found = []
     for row in rows:
@@ -52,50 +54,70 @@ def load_told(db: Database, grid: str) -> list[Told]:
         own = [
             score
             for score in scores[row.cache_id]
-            if score["explanation_id"] in ids
-            and (score["scorer"] == "embedding" or score["model_id"] == row.judge_id)
+            if score["explanation_id"] in ids and _is_own(way_of(score), row)
         ]
-        judge = row.judge_id if row.judge_id != base.judge_id else ""
-        found.append(Told(row, arm_of(db, row.explanation_ids, judge, row.name), own))
+        found.append(Told(row, arm_of(db, row.explanation_ids, name=row.name), own))
     return found
+
+
+def _is_own(way: Way, row: ConditionRow) -> bool:
+    """Whether this is how a condition is judged: by its engine if one is asked."""
+    scorer = SCORERS.get(way.scorer)
+    return scorer is not None and (scorer.needs == "embedder" or way.model_id == row.judge_id)
+
+
+def _without_engine(way: Way) -> Way:
+    """A way to score without its engine, which the condition names."""
+    return way._replace(model_id="") if SCORERS[way.scorer].needs == "engine" else way
+
+
+def _names(told: Sequence[Told]) -> dict[Way, str]:
+    """What the ways to score are called in the tables, all of them: none is mixed with another."""
+    ways = {_without_engine(way_of(score)) for each in told for score in each.scores}
+    return way_names(way._asdict() for way in ways)
 
 
 def comparisons(db: Database, told: Sequence[Told]) -> list[tuple[str, str, Comparison]]:
     """(condition, what it is compared with, comparison), in the order of the grid."""
-    judged = Judged(db)
+    judged, names = Judged(db), _names(told)
     known = {each.row.name: each for each in told}
     found = []
     for each in told:
         for name in each.row.against:
             if name not in known:
                 continue
-            first, other = each.arm, known[name]
-            second = other.arm
-            if first.judge:  # two judges on the same explanations
+            other = known[name]
+            first, second = each.arm, other.arm
+            if each.row.judge_id != other.row.judge_id:  # two judges on the same explanations
+                first = replace(first, judge=each.row.judge_id)
                 second = replace(second, judge=other.row.judge_id)
-            found += [
-                (each.row.name, name, replace(one, scorer=_without_model(one.scorer)))
-                for one in compare(judged, first, second)
-            ]
+            for one in compare(judged, first, second):
+                way = _without_engine(one.ways[0])
+                if _is_own(one.ways[0], each.row) and way in names:
+                    found.append((each.row.name, name, replace(one, scorer=names[way])))
     return found
 
 
-def _without_model(name: str) -> str:
-    """The name of a way to score without its judge, which the condition names."""
-    scorer, _, told = name.partition("@")
-    kept = [each for each in told.split(",") if each and not each.startswith("model=")]
-    return f"{scorer}@{','.join(kept)}" if kept else scorer
-
-
 def score_rows(told: Sequence[Told]) -> list[dict[str, Any]]:
-    """One plain row for each condition, scorer and variant, and the null of the base."""
-    rows = []
+    """One plain row for each condition, way to score and variant, and the null of the base.
+
+    A condition without any score, because all its explanations failed, say, has rows too.
+    """
+    names, rows = _names(told), []
+    statistics = {
+        names[_without_engine(way_of(score))]: score["statistic"]
+        for each in told
+        for score in each.scores
+    }
     for each in told:
         groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for score in each.scores:
-            groups.setdefault((score["scorer"], score["variant"]), []).append(score)
+            name = names[_without_engine(way_of(score))]
+            groups.setdefault((name, score["variant"]), []).append(score)
+        if not groups:
+            rows += [_score_row(each, name, "raw", [], it) for name, it in statistics.items()]
         for (scorer, variant), some in groups.items():
-            rows.append(_score_row(each, scorer, variant, some))
+            rows.append(_score_row(each, scorer, variant, some, statistics[scorer]))
             if each.row.name == BASE:
                 null = [score | {"value": score["null_value"], "metrics": {}} for score in some]
                 floor: dict[str, Any] = {
@@ -103,8 +125,8 @@ def score_rows(told: Sequence[Told]) -> list[dict[str, Any]]:
                     "part": "floor",
                     "label": SHUFFLED,
                 }
-                floor["paper"] = PAPER["shuffled"].get(scorer)
-                rows.append(_score_row(each, scorer, variant, null) | floor)
+                floor["paper"] = PAPER["shuffled"].get(base(scorer))
+                rows.append(_score_row(each, scorer, variant, null, statistics[scorer]) | floor)
     return rows
 
 
@@ -112,20 +134,21 @@ SHUFFLED = "shuffled: other latents' explanations"
 
 
 def _score_row(
-    each: Told, scorer: str, variant: str, scores: Sequence[Mapping[str, Any]]
+    each: Told, scorer: str, variant: str, scores: Sequence[Mapping[str, Any]], statistic: str
 ) -> dict[str, Any]:
     values = _known(score["value"] for score in scores)
     right = _known(_accuracy(score) for score in scores)
     mean = stats.mean_interval(values)
     return {
         "kind": "score",
-        "condition": each.row.name,
-        "part": each.row.part,
-        "label": each.row.label,
+        "condition": one_row(each.row.name),
+        "part": one_row(each.row.part),
+        "label": one_row(each.row.label),
         "scorer": scorer,
         "variant": variant,
-        "statistic": scores[0]["statistic"],
+        "statistic": statistic,
         "n": len(values),
+        "n_latents": len(each.arm.explanations),
         "n_failed": each.arm.n_failed,
         "mean": _plain(mean.value),
         "low": _plain(mean.low),
@@ -133,7 +156,7 @@ def _score_row(
         "quartiles": _quartiles(values),
         "accuracy_quartiles": _quartiles(right),
         "tokens": int(sum(score["tokens"] or 0 for score in scores)),
-        "paper": PAPER.get(each.row.name, {}).get(scorer),
+        "paper": PAPER.get(each.row.name, {}).get(base(scorer)),
     }
 
 
@@ -151,7 +174,11 @@ def _quartiles(values: np.ndarray) -> list[float] | None:
 
 
 def difference_rows(found: Sequence[tuple[str, str, Comparison]]) -> list[dict[str, Any]]:
-    """One plain row for each comparison, with a q-value over all of them."""
+    """One plain row for each comparison, with a q-value over all of them.
+
+    Rows are not independent: all share the base, and `raw` and `relative` are two readings of the
+    same verdicts. Benjamini and Hochberg's rate holds where such rows lean the same way.
+    """
     p_values = np.array([one.means.p_value for _, _, one in found])
     q_values = stats.q_values(p_values) if len(found) else p_values
     rows = []
@@ -160,12 +187,14 @@ def difference_rows(found: Sequence[tuple[str, str, Comparison]]) -> list[dict[s
         rows.append(
             {
                 "kind": "difference",
-                "condition": name,
-                "against": against,
+                "condition": one_row(name),
+                "against": one_row(against),
                 "scorer": one.scorer,
                 "variant": one.variant,
                 "pairing": one.pairing,
                 "n": means.n_first,
+                "n_against": means.n_second,
+                "latents_left_out": {one_row(why): n for why, n in one.left_out.items()},
                 "first": _plain(means.first.value),
                 "second": _plain(means.second.value),
                 "difference": _plain(means.difference.value),

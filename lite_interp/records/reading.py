@@ -183,4 +183,4 @@ class ExampleSet:
     """Windows kept for scoring, activating and silent."""
     held_out: tuple[Placed, ...] = ()
     """Windows that are neither shown as they are nor scored, activating and silent: on these an
-    explainer tries its own explanations, and finds look-alikes. Weights are not known: 1."""
+    explainer tries its own explanations, and finds look-alikes."""
