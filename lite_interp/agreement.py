@@ -48,8 +48,15 @@ ORDER = tuple(dict.fromkeys([*(name for pair in PAPER for name in pair), *HEADER
 """Scorers in the order of the paper's tables, then the others."""
 
 
-MADE = ("explainer", "explained_by", "explained_with", "explained_settings")
-"""What tells explanations apart that are not mixed: who made them, and how."""
+MADE = (
+    "explainer",
+    "explained_by",
+    "explained_with",
+    "explained_settings",
+    "drawn_settings",
+    "drawn_seed",
+)
+"""What tells explanations apart that are not mixed: who made them, how, and from what."""
 
 
 class Pair(NamedTuple):
@@ -94,9 +101,9 @@ def agree(
         variant: which scores; a scorer without this variant is left out.
         explainer: whose explanations; empty = of the explainer that has the most latents.
 
-    A latent counts once: of an explainer with several engines, prompts, settings or sources only
-    the explanations of those with the most latents are taken, and one of each latent. Scores of
-    latents without an explanation belong to all explanations made from the same example set.
+    A latent counts once: of an explainer with several engines, prompts, settings, sources or draws
+    only the explanations of those with the most latents are taken, and one of each latent. Scores
+    of latents without an explanation belong to all explanations made from the same example set.
 
     Raises:
         UsageError: no explanation of this explainer has such a score.

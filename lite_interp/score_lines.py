@@ -68,6 +68,27 @@ def percent(share: Any) -> str:
     return f"{100 * share:.2g}%" if math.isfinite(share) and share < 0.995 else short(share)
 
 
+def drafts_lines(detail: Any) -> list[str]:
+    """What was tried before an explanation was kept, a line a draft; none if there was one only.
+
+    Args:
+        detail: of an explanation; it may come from another's file.
+    """
+    drafts = detail.get("drafts") if isinstance(detail, Mapping) else None
+    rows = (
+        [each for each in drafts if isinstance(each, Mapping)] if isinstance(drafts, list) else []
+    )
+    if len(rows) < 2:
+        return []
+    lines = []
+    for place, draft in enumerate(rows):
+        word = "kept " if place == detail.get("kept") else "draft"
+        text = draft.get("text") or f"(none: {draft.get('failure')})"
+        area = two(draft.get("held_out_auroc"))
+        lines.append(f"  {word} AUROC {area} on held-out windows: {terminal_safe(str(text))}")
+    return lines
+
+
 def score_lines(row: Row, name: str) -> list[str]:
     """What to print about one score: the number with its null, then what follows from it.
 

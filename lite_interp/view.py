@@ -23,7 +23,7 @@ from lite_interp.db.caches import CacheInfo
 from lite_interp.details import details_lines
 from lite_interp.records import LatentStats, Passage, Placed, Steering, Window
 from lite_interp.render import levels, one_row, terminal_safe
-from lite_interp.score_lines import percent, score_lines, short, two
+from lite_interp.score_lines import drafts_lines, percent, score_lines, short, two
 from lite_interp.ways import Way, way_names, way_of
 
 SHADES = ("#fdf3d8", "#fbe0a0", "#f8c662", "#f2a134", "#e0731a")
@@ -58,6 +58,7 @@ def latent_page(
         own = [row for row in rows if row["explanation_id"] == explanation.id]
         whose = ways.get(explanation.id, explanation.explainer)
         parts += ["", _explanation(whose, explanation.text, explanation.failure)]
+        parts += map(_indented, drafts_lines(explanation.detail))
         parts.append(_scores(own, names))
     if explanations:
         examples = studies.load_example_set(db, explanations[0].example_set_id)

@@ -328,7 +328,7 @@ def test_what_a_study_says_goes_before_its_preset():
     own = {"examples": {"n_shown": 7}, "explain": {"explainers": ["token_list"]}}
     whole = study.parse_study({**TABLES, **own}, "study.toml")
     assert (whole.examples.n_shown, whole.examples.sampler) == (7, "random")
-    assert (whole.explain.explainers, whole.explain.prompt) == (("token_list",), "explain/paper")
+    assert (whole.explain.explainers, whole.explain.prompt) == (("token_list",), "")
     assert whole.score.list == 5
 
 
@@ -453,3 +453,16 @@ def test_commands_that_share_models_load_an_engine_once(folder, results, monkeyp
             explain_latents(results, "", job(folder, name), tiny_study.Told(), models)
     assert len(loaded) == 1
     assert set(EXPLAINERS) >= {row["explainer"] for row in explanations(results)}
+
+
+def test_a_presets_prompt_is_not_that_of_other_explainers(tmp_path):
+    table = {
+        "preset": "paper",
+        "subject": {"model": "s"},
+        "coder": {"path": "c"},
+        "corpus": {"paths": ["t"]},
+    }
+    plain = study.parse_study(table, "x").explain
+    assert (plain.explainers, plain.prompt) == (("llm",), "explain/paper")
+    other = study.parse_study({**table, "explain": {"explainers": ["revise"]}}, "x").explain
+    assert (other.explainers, other.prompt) == (("revise",), "")

@@ -35,6 +35,7 @@ from lite_interp.overview import (
     score_columns,
     summary_lines,
 )
+from lite_interp.score_lines import drafts_lines
 from lite_interp.ways import Way, base, header, in_order, way_names, way_of
 
 
@@ -587,3 +588,35 @@ def test_a_run_ends_with_its_latents_their_means_and_what_judges_can_reach(resul
     assert "oracle" not in means
     assert "0.900" in reach
     assert "made by rule" in reach
+
+
+# Drafts
+
+TRIED = {
+    "drafts": [
+        {"text": "years", "failure": None, "held_out_auroc": 0.5},
+        {"text": None, "failure": "empty", "held_out_auroc": None},
+        {"text": EVIL, "failure": None, "held_out_auroc": 0.75},
+    ],
+    "kept": 2,
+}
+
+
+def test_what_was_tried_and_what_was_kept_is_told():
+    lines = drafts_lines(TRIED)
+    assert lines[0] == "  draft AUROC 0.50 on held-out windows: years"
+    assert lines[1] == "  draft AUROC – on held-out windows: (none: empty)"
+    assert lines[2].startswith("  kept  AUROC 0.75") and harmless(lines[2])
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [None, {}, [], 3, {"drafts": 3}, {"drafts": [1, None]}, {"drafts": TRIED["drafts"][:1]}],
+)
+def test_where_nothing_was_tried_nothing_is_told(detail):
+    assert drafts_lines(detail) == []
+
+
+def test_drafts_of_a_strangers_file_are_text():
+    odd = {"drafts": [{"text": 5, "held_out_auroc": "x"}, {"text": ["a\x1b"]}], "kept": "y"}
+    assert len(drafts_lines(odd)) == 2 and all(map(harmless, drafts_lines(odd)))

@@ -170,10 +170,12 @@ def preset_section(
     """A section from options, with the settings of a preset where no option says otherwise."""
     from lite_interp import study
 
-    found = dict(given)
-    section = kind.__name__.removesuffix("Section").lower()
-    for key, value in study.preset(name).get(section, {}).items():
+    def is_given(key: str) -> bool:
         source = context.get_parameter_source(OPTION_NAMES.get(key, key))
-        if source is None or source.name in ("DEFAULT", "DEFAULT_MAP"):
-            found[key] = tuple(value) if isinstance(value, list) else value
-    return study.parse_section(kind, **found)
+        return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+    settings = study.preset(name).get(kind.__name__.removesuffix("Section").lower(), {})
+    own = [key for key in settings if is_given(key)]
+    changed = {key: value for key, value in study.beside(settings, own).items() if key not in own}
+    plain = {key: tuple(each) if isinstance(each, list) else each for key, each in changed.items()}
+    return study.parse_section(kind, **{**given, **plain})

@@ -21,6 +21,7 @@ from lite_interp.engine.batched import check_places
 from lite_interp.engine.chat import Chat
 from lite_interp.engine.serving import Service, Written
 from lite_interp.engine.wire import Wire
+from lite_interp.engine.writing import streams
 from lite_interp.errors import EngineError, one_line
 from lite_interp.ids import content_id, generator
 from lite_interp.prompts import Message
@@ -200,9 +201,11 @@ class ServerEngine:
         if how.max_tokens <= 0:
             return [Generation("", (), 0.0, "length") for _ in prompts]
 
+        names = streams(prompts)
+
         def ask(index: int) -> Generation:
             started = time.perf_counter()
-            seed = int(generator(how.seed, "generate", index).integers(1 << 31))
+            seed = int(generator(how.seed, "generate", names[index]).integers(1 << 31))
             written = self._service.write(prompts[index], how, seed)
             return self._finished(prompts[index], written, started)
 

@@ -11,7 +11,7 @@ from lite_interp.study.making import (
     draw_settings,
     engine_settings,
 )
-from lite_interp.study.presets import PRESETS, preset
+from lite_interp.study.presets import PRESETS, beside, preset
 from lite_interp.study.reading import parse_section, parse_study, parse_value, read_study
 from lite_interp.study.sections import (
     CacheSection,
@@ -41,6 +41,7 @@ __all__ = [
     "Section",
     "Study",
     "SubjectSection",
+    "beside",
     "cache_settings",
     "corpus_settings",
     "draw_settings",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from lite_interp.errors import UsageError, nearest, one_line
@@ -48,5 +48,14 @@ def with_preset(table: Mapping[str, Any], origin: str) -> dict[str, Any]:
     found = dict(table)
     for section, settings in (preset(name, origin) if isinstance(name, str) else {}).items():
         own = table.get(section, {})
-        found[section] = {**settings, **own} if isinstance(own, dict) else own
+        found[section] = {**beside(settings, own), **own} if isinstance(own, dict) else own
     return found
+
+
+def beside(settings: Mapping[str, Any], own: Collection[str]) -> Mapping[str, Any]:
+    """What is left of a preset's section beside settings that the user names.
+
+    A prompt belongs to its explainers: who names others has their prompts.
+    """
+    other = "explainers" in own and "explainers" in settings
+    return {key: value for key, value in settings.items() if not (other and key == "prompt")}
