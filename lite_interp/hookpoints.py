@@ -1,8 +1,17 @@
 """Names of hookpoints: what papers, sparse coders and users call them, and which module it is.
 
-Four spellings are read: a transformers path with or without `.input` / `.output`, the same path
-relative to the model without its head (as sparsify writes it), and TransformerLens names such as
-`blocks.9.hook_resid_post`. Without a suffix a path means the module's output.
+Four spellings are read:
+
+- a transformers path with its side, `model.layers.9.input` or `model.layers.9.output`; inside a
+  multimodal wrapper too, whose decoder stands deeper than the path says;
+- the same path relative to the model without its head, as sparsify writes it: `layers.9.mlp`.
+  Without a side it means the module's output;
+- a TransformerLens name, `blocks.9.hook_resid_post`, `blocks.9.mlp.hook_post`, `hook_embed`;
+- point and layer, `resid_post.9`, by the names in `SHORT`.
+
+What a name means differs between architectures: `post_attention_layernorm` is the norm before the
+MLP in Llama and the one after attention in Gemma 2. Names that different tools use for different
+tensors are refused, with the reason.
 """
 
 from __future__ import annotations
@@ -70,15 +79,60 @@ POINTS: dict[str, dict[str, Point]] = {
     "gpt2": _GPT2,
     "llama": _LLAMA,
     "mistral": _LLAMA,
+    "ministral": _LLAMA,
+    "smollm3": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
+    "gemma": _LLAMA,
     "gemma2": _GEMMA,
     "gemma3": _GEMMA,
     "gemma3_text": _GEMMA,
     "olmo2": _OLMO2,
+    "olmo3": _OLMO2,
     "gpt_neox": _NEOX,
 }
 """TransformerLens names by transformers `model_type`; other types know the residual stream only."""
+
+EMBEDDINGS = ("wte", "embed_tokens", "embed_in")
+"""What the module of the token embedding is called; TransformerLens says `hook_embed`."""
+
+SHORT: dict[str, str] = {
+    "resid_pre": "hook_resid_pre",
+    "resid_mid": "hook_resid_mid",
+    "resid_post": "hook_resid_post",
+    "attn_out": "hook_attn_out",
+    "mlp_out": "hook_mlp_out",
+    "mlp_raw": "mlp.hook_out",
+    "mlp_input": "mlp.hook_in",
+    "z": "attn.hook_z",
+    "neurons": "mlp.hook_post",
+}
+"""Points by short names, to be followed by a layer, and their TransformerLens names. `mlp_out` is
+what the MLP adds to the stream, after a norm of its own in Gemma and OLMo 2; `mlp_raw` is before
+that norm."""
+
+AMBIGUOUS: dict[str, tuple[str, str]] = {
+    "hook_mlp_in": (
+        "TransformerLens means the stream before the norm, others the MLP's input after it",
+        "hook_resid_mid or blocks.{layer}.mlp.hook_in",
+    ),
+    "hook_attn_in": (
+        "TransformerLens means the stream before the norm, others the attention's input after it",
+        "hook_resid_pre or the module of the norm with .output",
+    ),
+    "ln1.hook_normalized": (
+        "it is a norm's output before its gain, which no module gives",
+        "hook_resid_pre (before the norm) or the module of the norm with .output (after its gain)",
+    ),
+    "ln2.hook_normalized": (
+        "it is a norm's output before its gain, which no module gives",
+        "hook_resid_mid (before the norm) or blocks.{layer}.mlp.hook_in (after its gain)",
+    ),
+}
+"""TransformerLens names that are refused: the reason, and what to name in their place."""
+
+_WRAPPED = re.compile(r"(?:(?:model|language_model|text_model|transformer|gpt_neox)\.)*(.+)")
+"""A path behind the wrappers that a decoder stands in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +158,8 @@ def resolve(name: str, modules: Modules) -> Hookpoint:
     """The hookpoint that a name means.
 
     Raises:
-        SubjectError: the subject has no such hookpoint; the hint gives the nearest names.
+        SubjectError: the subject has no such hookpoint, or the name means several; the hint gives
+            the nearest names.
     """
     if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", name):
         return _resolve_block(name, int(match[1]), match[2], modules)
@@ -114,36 +169,63 @@ def resolve(name: str, modules: Modules) -> Hookpoint:
     stem, _, suffix = name.rpartition(".")
     if suffix in ("input", "output") and (found := _module(stem, modules)):
         return Hookpoint(found, "input" if suffix == "input" else "output")
+    if stem in SHORT and suffix.isdecimal():
+        return _resolve_block(name, int(suffix), SHORT[stem], modules)
+    embeddings = (_module(each, modules) for each in EMBEDDINGS)
+    if name == "hook_embed" and (found := next(filter(None, embeddings), None)):
+        return Hookpoint(found, "output")
     raise _unknown(name, stem if suffix in ("input", "output") else name, modules)
 
 
 def _module(name: str, modules: Modules) -> str | None:
     """Full path of a module, or None."""
-    tried = (name, *(f"{prefix}.{name}" for prefix in modules.prefixes))
+    tried = [name, *(f"{prefix}.{name}" for prefix in modules.prefixes)]
+    if match := _WRAPPED.fullmatch(name):
+        # A coder of the text model names `model.layers.9`; in a multimodal one it is deeper.
+        tried += [f"{prefix}.{match[1]}" for prefix in modules.prefixes]
     return next((path for path in tried if path in modules.names), None)
 
 
 def _resolve_block(name: str, layer: int, point: str, modules: Modules) -> Hookpoint:
     """The hookpoint of a TransformerLens name."""
     block = f"{modules.layers}.{layer}"
-    if block not in modules.names or point not in modules.points:
-        raise _unknown(name, name, modules)
-    child, side = modules.points[point]
-    path = f"{block}.{child}" if child else block
-    if path not in modules.names:
-        raise _unknown(name, name, modules)
-    return Hookpoint(path, side)
+    if block in modules.names and point in modules.points:
+        child, side = modules.points[point]
+        path = f"{block}.{child}" if child else block
+        if path in modules.names:
+            return Hookpoint(path, side)
+    raise _unknown(name, f"blocks.{layer}.{point}", modules)
+
+
+def _reason(layer: str, point: str, modules: Modules) -> tuple[str, str] | None:
+    """Why a TransformerLens name of a layer that is there is not read, and what to do; or None."""
+    if point in AMBIGUOUS:
+        reason, instead = AMBIGUOUS[point]
+        if instead.startswith("hook_"):
+            instead = f"blocks.{{layer}}.{instead}"
+        return reason, f"name the one you mean: {instead.format(layer=layer)}"
+    if point == "hook_resid_mid" and modules.points is _NEOX:
+        reason = "attention and MLP read the same stream, and there is none between them"
+        return reason, f"there is: blocks.{layer}.hook_resid_pre, blocks.{layer}.hook_resid_post"
+    if modules.points is _LAYER and point in _LLAMA:
+        reason = f"of {one_line(modules.model_type)} such names are known for the stream only"
+        return reason, f"name the module, e.g. {modules.layers}.{layer}.mlp.output"
+    return None
 
 
 def _unknown(name: str, sought: str, modules: Modules) -> SubjectError:
-    """The error for a name that means nothing here."""
+    """The error for a name that means nothing here, or not one thing."""
+    message = f"subject has no such hookpoint: {one_line(name)}"
     layers = [path for path in modules.names if re.fullmatch(r".*\.\d+", path)]
-    if sought.startswith("blocks."):
-        layer = sought.split(".")[1]
-        known = {f"blocks.{layer}.{point}" for point in modules.points}
-        if f"{modules.layers}.{layer}" not in modules.names:
+    if match := re.fullmatch(r"blocks\.([^.]+)\.?(.*)", sought):
+        known = {f"blocks.{match[1]}.{point}" for point in modules.points}
+        if f"{modules.layers}.{match[1]}" not in modules.names:
             known = set(layers)
+        elif found := _reason(match[1], match[2], modules):
+            return SubjectError(f"{message}: {found[0]}", found[1])
     else:
         short = {path.removeprefix(modules.prefixes[0] + ".") for path in modules.names}
         known = short | set(modules.names) if sought else set(layers)
-    return SubjectError(f"subject has no such hookpoint: {one_line(name)}", nearest(sought, known))
+        if layer := re.fullmatch(r"\w+\.(\d+)", sought):
+            known |= {f"{point}.{layer[1]}" for point in SHORT}
+    return SubjectError(message, nearest(sought, known))

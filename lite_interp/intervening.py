@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +23,9 @@ from lite_interp.detailing import Weights, compute_details
 from lite_interp.errors import CoderError, SubjectError, one_line
 from lite_interp.fetch import model_path
 from lite_interp.ids import generator
-from lite_interp.loading import Reporter, coder_id_of
+from lite_interp.loading import Reporter, coder_from_files, coder_id_of, coder_of_neurons
 from lite_interp.records import ExampleSet, Explanation, Passage, Placed, Steering
-from lite_interp.sae import Recipe, SparseCoder, load_coder, randomised
+from lite_interp.sae import Recipe, SparseCoder, randomised
 from lite_interp.score.intervention import steering_id
 from lite_interp.subject import Subject, load_subject
 from lite_interp.tokenizer import Tokenizer, load_tokenizer
@@ -142,9 +141,8 @@ def open_steerer(db: Database, cache: CacheInfo, places: Places, tell: Reporter)
     """
     coder_path, hookpoint, recipe = caches.coder_place(db, cache.coder_id)
     path = model_path(places.subject or cache.subject_path, "subject")
-    coder = load_coder(Path(places.coder or coder_path))
-    if recipe:
-        coder = randomised(coder, Recipe(**recipe))
+    named = places.coder or coder_path
+    coder = coder_from_files(named)
     tell.say(f"loading the subject {path.name}")
     subject = load_subject(path, dtype=caches.subject_dtype(db, cache.id))
     if subject.hash != cache.subject_id:
@@ -152,10 +150,13 @@ def open_steerer(db: Database, cache: CacheInfo, places: Places, tell: Reporter)
             f"another subject than the one of this cache: {one_line(subject.name)}",
             "name the right one: --subject",
         )
+    coder = coder or coder_of_neurons(named, subject)
+    if recipe:
+        coder = randomised(coder, Recipe(**recipe))
     reads = subject.resolve(hookpoint)
     if coder_id_of(coder, reads) != cache.coder_id:
         raise CoderError(
-            f"another coder than the one of this cache: {one_line(places.coder or coder_path)}",
+            f"another coder than the one of this cache: {one_line(named)}",
             "name the right one: --coder",
         )
     if not coder.is_transcoder:

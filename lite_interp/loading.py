@@ -28,6 +28,7 @@ from lite_interp.sae import (
     randomised,
     refuse_bad_fit,
 )
+from lite_interp.sae.neurons import make_neurons, read_name
 from lite_interp.subject import Subject, load_subject
 from lite_interp.tokenizer import Tokenizer, load_tokenizer
 
@@ -72,7 +73,7 @@ def load_job(job: CacheJob, tell: Reporter) -> Loaded:
         LiteInterpError: whatever is wrong with subject, hookpoint, coder or corpus.
     """
     path = model_path(job.subject.model, "subject")
-    coder = load_coder(Path(job.coder.path))
+    coder = coder_from_files(job.coder.path)
     tokenizer = load_tokenizer(path)
     first = iter(open_stream(job, tokenizer, Skips()))
     shard = next(first)
@@ -83,6 +84,7 @@ def load_job(job: CacheJob, tell: Reporter) -> Loaded:
             f"contexts are longer than the subject reads: {job.corpus.n_ctx} tokens",
             f"it reads {subject.max_length}: --context, `n_ctx` in [corpus]",
         )
+    coder = coder or coder_of_neurons(job.coder.path, subject)
     site = _site(subject, coder, job.coder.hookpoint, tokenizer.special_ids)
     coder = coder.to(subject.device)
     read = read_sample(chain([shard], first), subject, site)
@@ -97,6 +99,28 @@ def load_job(job: CacheJob, tell: Reporter) -> Loaded:
     return Loaded(subject, tokenizer, coder, site, sample, study.cache_settings(job.settings))
 
 
+def coder_from_files(path: str) -> SparseCoder | None:
+    """The coder at a path; None if the path means neurons, for which the subject is needed first.
+
+    Raises:
+        CoderError: there is none that is read, or no such neurons.
+    """
+    return None if read_name(path) else load_coder(Path(path))
+
+
+def coder_of_neurons(path: str, subject: Subject) -> SparseCoder:
+    """The coder whose latents are neurons of the subject, of a path such as `neurons:9`.
+
+    Raises:
+        SubjectError: the subject has no such layer, or is of a kind whose neurons are not known.
+        CoderError: k is larger than the layer.
+    """
+    wanted = read_name(path)
+    assert wanted is not None
+    module = subject.resolve(wanted.reads).module
+    return make_neurons(wanted, subject.model.get_submodule(module), subject.hash)
+
+
 def _fit(read: Sample, coder: SparseCoder, site: Site, tell: Reporter) -> FitSample:
     """Measure a coder on a sample, and say what it is."""
     sample = fit_sample(read, coder)
@@ -109,14 +133,18 @@ def _fit(read: Sample, coder: SparseCoder, site: Site, tell: Reporter) -> FitSam
 
 
 def _refuse(sample: FitSample, coder: SparseCoder, job: CacheJob, tell: Reporter) -> None:
-    """Refuse a coder that does not reconstruct, unless the user goes on all the same."""
+    """Refuse a coder that does not reconstruct, unless it cannot or the user goes on all the same.
+
+    A coder that is one part of what writes there says so in its provenance.
+    """
+    partial = coder.provenance.get("partial")
     try:
         for warning in refuse_bad_fit(sample.fit, coder):
             tell.say(f"warning: {warning}")
     except CoderError as error:
-        if not job.coder.force:
+        if not job.coder.force and not partial:
             raise CoderError(str(error), f"{error.hint}; --force goes on all the same") from None
-        tell.say(f"warning: {error}")
+        tell.say(f"warning: {error}{f'; but this is {partial}' if partial else ''}")
 
 
 def _site(subject: Subject, coder: SparseCoder, named: str, special_ids: frozenset[int]) -> Site:

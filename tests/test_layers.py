@@ -32,7 +32,7 @@ LAYERS = [
     "intervening oracles outside",
     "explain_pipeline score_pipeline",
     "pipeline",  # a whole command
-    "report serve view overview estimate planning doctor loss requantize",
+    "report serve view overview estimate planning doctor coder_check loss requantize",
     "demo grid",
     "cli",
 ]

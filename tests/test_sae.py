@@ -267,6 +267,10 @@ def edit(**keys):
     return change
 
 
+def put(text):
+    return lambda folder: (folder / "cfg.json").write_text(text)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -276,10 +280,13 @@ def edit(**keys):
         (edit(num_latents=31), "cfg.json says"),
         (edit(k=33), "k of the sparse coder must lie in 1..32: 33"),
         (edit(k="many"), "no whole number: many"),
+        (edit(k=-4), "no whole number: -4"),
+        (edit(k=4.5), "no whole number: 4.5"),
+        (put('{"num_latents": 32, "k": 1e999}'), "no whole number: inf"),
         (edit(activation="swish"), "not known: swish"),
         (edit(activation="groupmax", k=5), "cannot be split"),
-        (lambda folder: (folder / "cfg.json").write_text("{"), "config cannot be read"),
-        (lambda folder: (folder / "cfg.json").write_text("[]"), "no JSON object"),
+        (put("{"), "config cannot be read"),
+        (put("[]"), "no JSON object"),
     ],
 )
 def test_what_is_wrong_with_a_sparsify_coder_is_said_in_one_line(tmp_path, change, message):
@@ -300,6 +307,7 @@ def test_what_is_wrong_with_a_sparsify_coder_is_said_in_one_line(tmp_path, chang
         ("standard", {"hook_head_index": 3}, "single attention head"),
         ("topk", {}, "k of the sparse coder is no whole number: None"),
         ("jumprelu", {}, "lacks the tensor threshold"),
+        (["standard"], {}, "architecture of the sparse coder is not read"),
     ],
 )
 def test_what_is_wrong_with_a_saelens_coder(tmp_path, architecture, options, message):
@@ -307,10 +315,28 @@ def test_what_is_wrong_with_a_saelens_coder(tmp_path, architecture, options, mes
         sae.load_coder(tiny.write_saelens(tmp_path, architecture, **options))
 
 
-def test_wrong_shapes_are_refused(tmp_path):
-    weights = tiny.random_weights(8, 32, 0) | {"b_enc": np.zeros(31, dtype=np.float32)}
-    with pytest.raises(CoderError, match=r"b_enc .* shape \(31,\), expected \(32,\)"):
-        sae.load_coder(tiny.write_saelens(tmp_path, tensors=weights))
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("b_enc", (31,), r"b_enc .* shape \(31,\), expected \(n_latents 32\)"),
+        ("W_enc", (32, 8), r"W_enc .* shape \(32, 8\), expected \(d_in, n_latents 32\)"),
+        ("W_dec", (8, 32), r"W_dec .* shape \(8, 32\), expected \(n_latents 32, d_out 8\)"),
+        ("threshold", (8,), r"threshold .* shape \(8,\), expected \(n_latents 32\)"),
+        ("scaling_factor", (8,), r"scaling_factor .* shape \(8,\)"),
+    ],
+)
+def test_wrong_shapes_are_refused_before_anything_is_folded(tmp_path, name, shape, message):
+    w = tiny.random_weights(8, 32, 0) | {"threshold": np.zeros(32, dtype=np.float32)}
+    w |= {name: np.full(shape, 2, dtype=np.float32)}
+    with pytest.raises(CoderError, match=message):
+        sae.load_coder(tiny.write_saelens(tmp_path, "jumprelu", w))
+
+
+def test_a_scale_beside_the_weights_must_be_one(tmp_path):
+    folder = tiny.write_saelens(tmp_path)
+    (folder / "activation_scaler.json").write_text('{"scaling_factor": "2"}')
+    with pytest.raises(CoderError, match=r"scaling_factor of activation_scaler.json is no scale"):
+        sae.load_coder(folder)
 
 
 def test_unknown_formats_and_missing_folders(tmp_path):

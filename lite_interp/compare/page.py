@@ -114,8 +114,7 @@ def _scorers(found: Sequence[Comparison], pairing: str) -> str:
 
 def verdict(found: Comparison) -> str:
     """What a comparison found, in a line."""
-    means = found.means
-    line = f"{_title(found)}: "
+    means, line = found.means, f"{_title(found)}: "
     if found.reason:
         return f"{line}no comparison: {found.reason}"
     if found.found:
@@ -123,6 +122,8 @@ def verdict(found: Comparison) -> str:
         gain = means.difference if above == "A" else _negated(means.difference)
         return f"{line}told apart: {above} above {below} by {_estimate(gain)}"
     if math.isnan(means.visible):
+        if found.pairing == "none":
+            return f"{line}not told apart: nothing varies, so nothing tells how sure it is"
         same = "the same for" if not means.difference.value else "the same difference in"
         return f"{line}not told apart: {same} all {means.n_first} latents"
     if found.statistic == "auroc" and means.visible > 1:

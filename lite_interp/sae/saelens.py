@@ -7,6 +7,7 @@ coder; before 6.0 a missing `apply_b_dec_to_input` means true; transcoders never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from lite_interp.errors import CoderError, one_line
 from lite_interp.ids import hash_file
 from lite_interp.sae.coder import Activation, Gate, SparseCoder, Transform
-from lite_interp.sae.files import Assumptions, need, read_config, read_tensors
+from lite_interp.sae.files import Assumptions, look, need_all, read_config, read_tensors, whole
 
 WEIGHTS = "sae_weights.safetensors"
 """Name of the weights file."""
@@ -46,42 +47,45 @@ TRANSFORMS: dict[Any, Transform] = {
 """Input normalisation by its name in the config; the last three are folded into the weights."""
 
 
+def is_one(folder: Path) -> bool:
+    """Whether a folder holds a coder of SAELens."""
+    return (folder / "cfg.json").is_file() and "W_dec" in look(folder / WEIGHTS)
+
+
 def load(folder: Path, overrides: Mapping[str, Any]) -> SparseCoder:
     """Read a sparse coder that SAELens wrote; `overrides` replace keys of its config."""
     weights = folder / WEIGHTS
-    raw = read_config(folder / "cfg.json") | dict(overrides)
-    known = Assumptions(_flat(raw))
+    known = Assumptions(_flat(read_config(folder / "cfg.json") | dict(overrides)))
     architecture = known.get("architecture", "standard")
-    if architecture not in ACTIVATIONS:
+    if not isinstance(architecture, str) or architecture not in ACTIVATIONS:
         raise CoderError(
             f"architecture of the sparse coder is not read: {one_line(architecture)}",
             "read are: " + ", ".join(ACTIVATIONS),
         )
     if known.config.get("hook_head_index") is not None:
         raise CoderError("sparse coder reads a single attention head, which is not supported")
-    tensors = _fold(read_tensors(weights), known, folder)
     activation = _activation(architecture, known)
-    w_enc, b_dec = need(tensors, "W_enc", weights), need(tensors, "b_dec", weights)
+    raw = read_tensors(weights)
+    tensors = need_all(raw, _shapes(activation, architecture, raw), weights)
+    _fold(tensors, known, folder)
     gated = activation == "gated"
-    reads = known.get("hook_name", "")
+    reads = str(known.get("hook_name", ""))
     return SparseCoder(
         format="saelens",
         hash=hash_file(weights),
         reads=reads,
-        writes=known.config.get("hook_name_out") or reads,
-        W_enc=w_enc,
-        b_enc=need(tensors, "b_gate" if gated else "b_enc", weights),
-        W_dec=need(tensors, "W_dec", weights),
-        b_dec=b_dec,
+        writes=str(known.config.get("hook_name_out") or reads),
+        W_enc=tensors["W_enc"],
+        b_enc=tensors["b_gate" if gated else "b_enc"],
+        W_dec=tensors["W_dec"],
+        b_dec=tensors["b_dec"],
         activation=activation,
         k=_k(known) if activation == "topk" else None,
-        threshold=need(tensors, "threshold", weights) if activation == "jumprelu" else None,
-        gate=Gate(need(tensors, "r_mag", weights), need(tensors, "b_mag", weights))
-        if gated
-        else None,
-        pre_bias=_pre_bias(architecture, known, b_dec),
+        threshold=tensors.get("threshold"),
+        gate=Gate(tensors["r_mag"], tensors["b_mag"]) if gated else None,
+        pre_bias=_pre_bias(architecture, known, tensors["b_dec"]),
         input_transform=_transform(known),
-        W_skip=need(tensors, "W_skip", weights) if "skip" in architecture else None,
+        W_skip=tensors.get("W_skip"),
         provenance={"path": str(folder), "config": known.config, "assumptions": known.notes},
     )
 
@@ -120,9 +124,7 @@ def _k(known: Assumptions) -> int:
     arguments = known.config.get("activation_fn_kwargs")
     old = arguments.get("k") if isinstance(arguments, dict) else None
     k = known.config.get("k") if known.config.get("k") is not None else old
-    if isinstance(k, bool) or not isinstance(k, (int, float)) or k != int(k):
-        raise CoderError(f"k of the sparse coder is no whole number: {one_line(k)}")
-    return int(k)
+    return whole("k", k)
 
 
 def _pre_bias(architecture: str, known: Assumptions, b_dec: Tensor) -> Tensor | None:
@@ -147,22 +149,38 @@ def _transform(known: Assumptions) -> Transform:
     return TRANSFORMS[name]
 
 
-def _fold(tensors: dict[str, Tensor], known: Assumptions, folder: Path) -> dict[str, Tensor]:
+def _shapes(
+    activation: Activation, architecture: str, held: Mapping[str, Tensor]
+) -> dict[str, tuple[str, ...]]:
+    """Tensors that a coder needs, and their sides."""
+    vectors = {"gated": ["b_gate", "b_mag", "r_mag"], "jumprelu": ["b_enc", "threshold"]}
+    names = [*vectors.get(activation, ["b_enc"]), *{"scaling_factor"}.intersection(held)]
+    return {
+        "W_enc": ("d_in", "n_latents"),
+        "W_dec": ("n_latents", "d_out"),
+        "b_dec": ("d_out",),
+        **dict.fromkeys(names, ("n_latents",)),
+        **({"W_skip": ("d_out", "d_in")} if "skip" in architecture else {}),
+    }
+
+
+def _fold(tensors: dict[str, Tensor], known: Assumptions, folder: Path) -> None:
     """Bring scales that stand beside the weights into them, and note each."""
-    path = folder / WEIGHTS
     scale = tensors.get("scaling_factor")
     if scale is not None and not torch.all(scale == 1):
         if not known.config.get("finetuning_scaling_factor"):
             raise CoderError(
                 f"sparse coder has a scaling_factor that its config does not explain: "
-                f"{one_line(path)}"
+                f"{one_line(folder / WEIGHTS)}"
             )
-        tensors["W_dec"] = need(tensors, "W_dec", path) * scale[:, None]
+        tensors["W_dec"] = tensors["W_dec"] * scale[:, None]
         known.notes.append("finetuning scaling_factor folded into W_dec")
     if known.config.get("rescale_acts_by_decoder_norm"):
-        norm = need(tensors, "W_dec", path).norm(dim=-1)
-        tensors["W_enc"] = need(tensors, "W_enc", path) * norm
-        tensors["b_enc"] = need(tensors, "b_enc", path) * norm
+        if "b_enc" not in tensors:
+            raise CoderError("rescale_acts_by_decoder_norm of the sparse coder, but no b_enc")
+        norm = tensors["W_dec"].norm(dim=-1)
+        tensors["W_enc"] = tensors["W_enc"] * norm
+        tensors["b_enc"] = tensors["b_enc"] * norm
         tensors["W_dec"] = tensors["W_dec"] / norm[:, None]
         known.notes.append("rescale_acts_by_decoder_norm: decoder norms folded")
     if (folder / "activation_scaler.json").is_file():
@@ -173,8 +191,11 @@ def _fold(tensors: dict[str, Tensor], known: Assumptions, folder: Path) -> dict[
                 f"sparse coder with unfolded whitening is not read: {one_line(folder)}"
             )
         if factor := scaler.get("scaling_factor"):
-            tensors["W_enc"] = need(tensors, "W_enc", path) * factor
-            tensors["W_dec"] = need(tensors, "W_dec", path) / factor
-            tensors["b_dec"] = need(tensors, "b_dec", path) / factor
+            if not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
+                raise CoderError(
+                    f"scaling_factor of activation_scaler.json is no scale: {one_line(factor)}"
+                )
+            tensors["W_enc"] = tensors["W_enc"] * factor
+            tensors["W_dec"] = tensors["W_dec"] / factor
+            tensors["b_dec"] = tensors["b_dec"] / factor
             known.notes.append(f"scaling_factor {factor} of activation_scaler.json folded")
-    return tensors

@@ -15,10 +15,22 @@ from typing import Any
 from lite_interp.errors import CoderError, one_line
 from lite_interp.ids import hash_file
 from lite_interp.sae.coder import Activation, SparseCoder
-from lite_interp.sae.files import Assumptions, need, read_config, read_tensors
+from lite_interp.sae.files import Assumptions, look, need_all, read_config, read_tensors
 
 WEIGHTS = "sae.safetensors"
 """Name of the weights file."""
+SHAPES: dict[str, tuple[str, ...]] = {
+    "encoder.weight": ("n_latents", "d_in"),
+    "encoder.bias": ("n_latents",),
+    "W_dec": ("n_latents", "d_out"),
+    "b_dec": ("d_out",),
+}
+"""Tensors and their sides."""
+
+
+def is_one(folder: Path) -> bool:
+    """Whether a folder holds a coder of sparsify."""
+    return (folder / "cfg.json").is_file() and "encoder.weight" in look(folder / WEIGHTS)
 
 
 def load(folder: Path, overrides: Mapping[str, Any]) -> SparseCoder:
@@ -26,12 +38,12 @@ def load(folder: Path, overrides: Mapping[str, Any]) -> SparseCoder:
     weights = folder / WEIGHTS
     config = read_config(folder / "cfg.json") | dict(overrides)
     known = Assumptions(config)
-    tensors = read_tensors(weights)
-    encoder = need(tensors, "encoder.weight", weights)
-    decoder = need(tensors, "W_dec", weights)
-    b_dec = need(tensors, "b_dec", weights)
+    raw = read_tensors(weights)
+    tensors = need_all(
+        raw, SHAPES | ({"W_skip": ("d_out", "d_in")} if "W_skip" in raw else {}), weights
+    )
+    encoder, b_dec, skip = tensors["encoder.weight"], tensors["b_dec"], tensors.get("W_skip")
     _check_shape(known, tuple(encoder.shape))
-    skip = tensors.get("W_skip")
     transcoder = bool(known.get("transcode", False)) or skip is not None
     hookpoint = _hookpoint(folder)
     known.notes.append(f"the hookpoint is the folder's name: {hookpoint}")
@@ -41,8 +53,8 @@ def load(folder: Path, overrides: Mapping[str, Any]) -> SparseCoder:
         reads=f"{hookpoint}.input" if transcoder else hookpoint,
         writes=f"{hookpoint}.output" if transcoder else hookpoint,
         W_enc=encoder.T.contiguous(),
-        b_enc=need(tensors, "encoder.bias", weights),
-        W_dec=decoder,
+        b_enc=tensors["encoder.bias"],
+        W_dec=tensors["W_dec"],
         b_dec=b_dec,
         activation=_activation(known),
         k=known.integer("k", 32),
@@ -69,8 +81,6 @@ def _activation(known: Assumptions) -> Activation:
 
 def _check_shape(known: Assumptions, shape: tuple[int, ...]) -> None:
     """Compare the encoder (n_latents, d_in) with what the config says."""
-    if len(shape) != 2:
-        raise CoderError(f"encoder.weight of the sparse coder is no matrix: shape {shape}")
     d_in = known.integer("d_in", shape[1])
     declared = known.integer("num_latents", 0)
     expected = declared or d_in * known.integer("expansion_factor", 32)
