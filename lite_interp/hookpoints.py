@@ -33,6 +33,8 @@ _LAYER: dict[str, Point] = {
 _GPT2: dict[str, Point] = {
     **_LAYER,
     "hook_resid_mid": ("ln_2", "input"),
+    "ln1.hook_normalized": ("ln_1", "normalized"),
+    "ln2.hook_normalized": ("ln_2", "normalized"),
     "hook_attn_out": ("attn", "output"),
     "hook_mlp_out": ("mlp", "output"),
     "mlp.hook_in": ("ln_2", "output"),
@@ -43,6 +45,8 @@ _GPT2: dict[str, Point] = {
 _LLAMA: dict[str, Point] = {
     **_LAYER,
     "hook_resid_mid": ("post_attention_layernorm", "input"),
+    "ln1.hook_normalized": ("input_layernorm", "normalized"),
+    "ln2.hook_normalized": ("post_attention_layernorm", "normalized"),
     "hook_attn_out": ("self_attn", "output"),
     "hook_mlp_out": ("mlp", "output"),
     "mlp.hook_in": ("post_attention_layernorm", "output"),
@@ -53,12 +57,15 @@ _LLAMA: dict[str, Point] = {
 _GEMMA: dict[str, Point] = {
     **_LLAMA,
     "hook_resid_mid": ("pre_feedforward_layernorm", "input"),
+    "ln2.hook_normalized": ("pre_feedforward_layernorm", "normalized"),
     "hook_attn_out": ("post_attention_layernorm", "output"),
     "hook_mlp_out": ("post_feedforward_layernorm", "output"),
     "mlp.hook_in": ("pre_feedforward_layernorm", "output"),
 }
+_NORMALIZED = ("ln1.hook_normalized", "ln2.hook_normalized")
+# OLMo 2 has no norm before attention and MLP, but one after each.
 _OLMO2: dict[str, Point] = {
-    **_LLAMA,
+    **{name: point for name, point in _LLAMA.items() if name not in _NORMALIZED},
     "hook_resid_mid": ("mlp", "input"),
     "hook_attn_out": ("post_attention_layernorm", "output"),
     "hook_mlp_out": ("post_feedforward_layernorm", "output"),
@@ -67,6 +74,8 @@ _OLMO2: dict[str, Point] = {
 # With a parallel residual there is no stream between attention and MLP.
 _NEOX: dict[str, Point] = {
     **_LAYER,
+    "ln1.hook_normalized": ("input_layernorm", "normalized"),
+    "ln2.hook_normalized": ("post_attention_layernorm", "normalized"),
     "hook_attn_out": ("attention", "output"),
     "hook_mlp_out": ("mlp", "output"),
     "mlp.hook_in": ("post_attention_layernorm", "output"),
@@ -111,6 +120,9 @@ SHORT: dict[str, str] = {
 what the MLP adds to the stream, after a norm of its own in Gemma and OLMo 2; `mlp_raw` is before
 that norm."""
 
+SIDES: dict[str, Side] = {"input": "input", "output": "output", "normalized": "normalized"}
+"""How a path may end. `normalized` is a norm's output before its gain, which is computed anew."""
+
 AMBIGUOUS: dict[str, tuple[str, str]] = {
     "hook_mlp_in": (
         "TransformerLens means the stream before the norm, others the MLP's input after it",
@@ -119,14 +131,6 @@ AMBIGUOUS: dict[str, tuple[str, str]] = {
     "hook_attn_in": (
         "TransformerLens means the stream before the norm, others the attention's input after it",
         "hook_resid_pre or the module of the norm with .output",
-    ),
-    "ln1.hook_normalized": (
-        "it is a norm's output before its gain, which no module gives",
-        "hook_resid_pre (before the norm) or the module of the norm with .output (after its gain)",
-    ),
-    "ln2.hook_normalized": (
-        "it is a norm's output before its gain, which no module gives",
-        "hook_resid_mid (before the norm) or blocks.{layer}.mlp.hook_in (after its gain)",
     ),
 }
 """TransformerLens names that are refused: the reason, and what to name in their place."""
@@ -167,14 +171,14 @@ def resolve(name: str, modules: Modules) -> Hookpoint:
     if found := _module(name, modules):
         return Hookpoint(found, "output")
     stem, _, suffix = name.rpartition(".")
-    if suffix in ("input", "output") and (found := _module(stem, modules)):
-        return Hookpoint(found, "input" if suffix == "input" else "output")
+    if suffix in SIDES and (found := _module(stem, modules)):
+        return Hookpoint(found, SIDES[suffix])
     if stem in SHORT and suffix.isdecimal():
         return _resolve_block(name, int(suffix), SHORT[stem], modules)
     embeddings = (_module(each, modules) for each in EMBEDDINGS)
     if name == "hook_embed" and (found := next(filter(None, embeddings), None)):
         return Hookpoint(found, "output")
-    raise _unknown(name, stem if suffix in ("input", "output") else name, modules)
+    raise _unknown(name, stem if suffix in SIDES else name, modules)
 
 
 def _module(name: str, modules: Modules) -> str | None:

@@ -163,9 +163,32 @@ def _attach(model: nn.Module, point: Hookpoint, keep: Callable[[Hookpoint, Any],
         return module.register_forward_hook(lambda _module, _args, output: keep(point, output))
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(point, args[0] if args else kwargs.get("hidden_states"))
+        value = args[0] if args else kwargs.get("hidden_states")
+        keep(point, normalized(module, value) if point.side == "normalized" else value)
 
     return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def normalized(norm: nn.Module, x: Any) -> Tensor:
+    """What a norm makes of its input before its gain and bias, in float32 inside, as norms do.
+
+    No module gives that tensor, and transcoders are trained on it: TransformerLens'
+    `hook_normalized`.
+
+    Raises:
+        SubjectError: the module is no norm.
+    """
+    if isinstance(norm, nn.LayerNorm) and isinstance(x, Tensor):
+        return nn.functional.layer_norm(x.float(), norm.normalized_shape, eps=norm.eps).to(x.dtype)
+    eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    if (
+        not isinstance(eps, float)
+        or not isinstance(x, Tensor)
+        or "RMSNorm" not in type(norm).__name__
+    ):
+        raise SubjectError(f"module has no gain to leave out: {type(norm).__name__}")
+    rows = x.float()
+    return (rows * (rows.pow(2).mean(-1, keepdim=True) + eps).rsqrt()).to(x.dtype)
 
 
 def activations_of(point: Hookpoint, value: Any, shape: Sequence[int]) -> Tensor:

@@ -121,6 +121,31 @@ def test_mlp_input_neurons_and_raw_output_follow_from_each_other(subject):
     assert torch.allclose(raw, added) != normed
 
 
+def test_a_norm_before_its_gain_is_computed_anew(subject):
+    """Slow twin: the norm's own output without its gain and bias."""
+    if subject.name.startswith("olmo"):
+        with pytest.raises(SubjectError):
+            subject.resolve("blocks.1.ln2.hook_normalized")
+        return
+    for number in (1, 2):
+        point = subject.resolve(f"blocks.1.ln{number}.hook_normalized")
+        assert subject.resolve(str(point)) == point
+        x, after, found = read(subject, f"{point.module}.input", point.module, str(point))
+        norm = subject.model.get_submodule(point.module)
+        gain = norm.weight + 1 if "gemma" in subject.name else norm.weight
+        bias = getattr(norm, "bias", None)
+        expected = (after - (0 if bias is None else bias)) / gain
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(found, after, atol=1e-2)
+        assert not torch.allclose(found, x, atol=1e-2)
+
+
+def test_what_is_no_norm_has_no_output_before_its_gain(subject):
+    point = subject.resolve(f"{subject.modules.layers}.1.mlp.normalized")
+    with pytest.raises(SubjectError, match="no gain to leave out"):
+        subject.read(IDS, LENGTHS, [point])
+
+
 def test_heads_lead_to_what_attention_adds(subject):
     z, added = read(subject, "blocks.1.attn.hook_z", "blocks.1.hook_attn_out")
     names = {"gpt2": "attn.c_proj", "gpt_neox": "attention.dense"}

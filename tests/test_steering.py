@@ -71,7 +71,10 @@ def subject(request, folders):
 
 @pytest.fixture(scope="module")
 def llama(folders):
-    return load_subject(folders["llama"], device="cpu", dtype="float32")
+    loaded = load_subject(folders["llama"], device="cpu", dtype="float32")
+    with torch.no_grad():  # a gain that is not 1
+        loaded.model.model.layers[1].post_attention_layernorm.weight.add_(torch.arange(8) / 8)
+    return loaded
 
 
 def make_coder(reads=RESIDUAL, writes=None, **options):
@@ -97,6 +100,7 @@ CODERS = {
         "input_transform": "norm_rescale",
         "W_skip": torch.eye(8),
     },
+    "normalized": {"reads": "blocks.1.ln2.hook_normalized", "writes": "blocks.1.hook_mlp_out"},
 }
 
 
@@ -110,6 +114,13 @@ def hang(subject: Subject, point: Hookpoint, see):
             return None if made is None else ((made, *args[1:]), kwargs)
 
         return module.register_forward_pre_hook(before, with_kwargs=True)
+
+    if point.side == "normalized":
+
+        def look(_module, _args, output):
+            see(output / module.weight)
+
+        return module.register_forward_hook(look)
 
     def after(_module, _args, output):
         made = see(output if torch.is_tensor(output) else output[0])

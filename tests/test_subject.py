@@ -185,7 +185,7 @@ def test_gpt2_and_neox_names(folders):
         ("layers.l", "layers.1"),
         ("layers.1.mpl", "layers.1.mlp"),
         ("blocks.1.hook_resid_pots", "blocks.1.hook_resid_post"),
-        ("blocks.1.ln2.hook_normalized", "blocks.1."),
+        ("blocks.1.ln2.hook_normalised", "blocks.1.ln2.hook_normalized"),
         ("blocks.9.hook_resid_post", "model.layers."),
         ("lm_head", "there is"),
         ("layers", "layers.0"),

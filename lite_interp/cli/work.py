@@ -44,7 +44,7 @@ def run(
 def cache(
     results: Results,
     subject: Annotated[str, typer.Option(help="Installed model, Hub-layout folder or GGUF file.")],
-    coder: Annotated[str, typer.Option(help="Folder of the sparse coder.")],
+    coder: Annotated[str, typer.Option(help="Sparse coder: folder, file, or neurons:LAYER.")],
     corpus: Annotated[list[str], typer.Option(help="File or folder of text; may be repeated.")],
     hookpoint: Annotated[str, typer.Option(help="Where it reads; empty = its files say.")] = "",
     text_field: Annotated[str, typer.Option(help="Field of JSON lines with the text.")] = "text",

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Side = Literal["input", "output"]
+Side = Literal["input", "output", "normalized"]
 Role = Literal["shown", "scored", "held_out"]
 
 
@@ -20,7 +20,7 @@ class Hookpoint:
     module: str
     """Dotted path of the module in the transformers model, e.g. `model.layers.9`."""
     side: Side
-    """Whether the tensor is the module's input or its output."""
+    """Whether the tensor is the module's input or output, or a norm's output before its gain."""
 
     def __str__(self) -> str:
         """Path and side, as the file stores it."""

@@ -28,7 +28,7 @@ from transformers import DynamicCache
 from lite_interp.errors import SubjectError
 from lite_interp.records import Hookpoint
 from lite_interp.sae import SparseCoder, check_fits
-from lite_interp.subject import Subject, activations_of
+from lite_interp.subject import Subject, activations_of, normalized
 
 SCALES_TOKENS = ("layer_norm", "norm_rescale")
 """Input transforms of a coder that scale every token by its own number."""
@@ -287,7 +287,11 @@ def _attach(
         return module.register_forward_hook(lambda _module, _args, output: change(output))
 
     def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        put = change(args[0] if args else kwargs.get("hidden_states"))
+        value = args[0] if args else kwargs.get("hidden_states")
+        if point.side == "normalized":
+            see(activations_of(point, normalized(module, value), shape))
+            return None
+        put = change(value)
         if put is None:
             return None
         return ((put, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": put})

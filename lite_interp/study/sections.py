@@ -31,7 +31,7 @@ class CoderSection(Section):
     """The sparse coder."""
 
     path: str
-    """Folder that holds it; the format is seen from its files."""
+    """Folder or file that holds it, the format is seen from it; or `neurons:LAYER[:K]`."""
     hookpoint: str = ""
     """Where it reads; empty = as its files say."""
     force: bool = False
