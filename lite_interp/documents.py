@@ -120,20 +120,20 @@ def _reason_against(text: str) -> str:
     return "" if text.strip() else "empty"
 
 
-def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
-    """Blocks of a zstandard file, frame after frame.
+def unzstd(file: IO[bytes], n_bytes: int) -> Iterator[bytes]:
+    """What each n packed bytes of a zstandard file stand for, frame after frame.
 
     Raises:
         EOFError: The file ends inside a frame; zstandard's own reader takes that for the end.
     """
-    frame, data = None, file.read(BLOCK_BYTES)
+    frame, data = None, file.read(n_bytes)
     while data:
         frame = frame or zstandard.ZstdDecompressor().decompressobj()
         yield frame.decompress(data)
         data = frame.unused_data
         if frame.eof:
             frame = None
-        data = data or file.read(BLOCK_BYTES)
+        data = data or file.read(n_bytes)
     if frame is not None:
         raise EOFError
 
@@ -155,7 +155,7 @@ def _split_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
 def _lines(path: Path, suffix: str) -> Iterator[bytes]:
     if suffix == ".jsonl.zst":
         with path.open("rb") as file:
-            yield from _split_lines(_unzstd(file))
+            yield from _split_lines(unzstd(file, BLOCK_BYTES))
     elif suffix == ".jsonl.gz":
         with gzip.open(path, "rb") as file:
             yield from file

@@ -124,8 +124,11 @@ def draw_example_set(
         negatives.part(silent, cuts), _wanted(settings), source.text_bytes, texts, random("silent")
     )
     texts |= {source.text_bytes(each.number) for each in quiet}
-    alike = _look_alikes(source, firings, silent, settings.n_held_out)
-    tried = alike(texts, random("held_out_silent"))
+    tried = []
+    if settings.n_held_out:
+        cut = negatives.same_token(source.token_ids, source.grid, firings)
+        draw = random("held_out_silent")
+        tried = _draw_look_alikes(source, cut, silent, settings.n_held_out, texts, draw)
 
     def window(number: int) -> Window:
         return _window(source, latent, number, firings)
@@ -166,25 +169,21 @@ def _weights(
     return there[deciles[chosen]] / drawn[deciles[chosen]]
 
 
-def _look_alikes(
-    source: Source, firings: Firings, silent: NDArray[np.int64], n: int
-) -> Callable[[Iterable[bytes], np.random.Generator], list[negatives.Drawn]]:
-    """How to draw n silent windows to hold out: up to half hold a main token of the latent."""
-
-    def draw(taken: Iterable[bytes], random: np.random.Generator) -> list[negatives.Drawn]:
-        if not n:
-            return []
-        cut = negatives.same_token(source.token_ids, source.grid, firings)
-        strata = negatives.part(silent, {"same_token": cut})
-        wanted = {"same_token": n // 2, "random": n}
-        drawn = negatives.draw_silent(strata, wanted, source.text_bytes, taken, random)[:n]
-        # Those that were drawn too many leave more for the others to stand for.
-        kept = Counter(each.stratum for each in drawn)
-        return [
-            each._replace(weight=len(strata[each.stratum]) / kept[each.stratum]) for each in drawn
-        ]
-
-    return draw
+def _draw_look_alikes(
+    source: Source,
+    cut: negatives.Cut,
+    silent: NDArray[np.int64],
+    n: int,
+    taken: Iterable[bytes],
+    random: np.random.Generator,
+) -> list[negatives.Drawn]:
+    """Draw n silent windows to hold out: up to half hold a main token, as the cut says."""
+    strata = negatives.part(silent, {"same_token": cut})
+    wanted = {"same_token": n // 2, "random": n}
+    drawn = negatives.draw_silent(strata, wanted, source.text_bytes, taken, random)[:n]
+    # Those that were drawn too many leave more for the others to stand for.
+    kept = Counter(each.stratum for each in drawn)
+    return [each._replace(weight=len(strata[each.stratum]) / kept[each.stratum]) for each in drawn]
 
 
 def top(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> NDArray[np.int64]:

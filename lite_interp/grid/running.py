@@ -43,9 +43,9 @@ def run_grid(
         ):
             tell.say(f"{number} of {len(conditions)}: {condition.label}")
             whole = changed(base, condition.changes)
-            key = canonical_json([whole.subject.model_dump(), whole.coder.model_dump()])
+            job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
+            key = canonical_json([section.model_dump() for section in job])
             if key not in cached:
-                job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
                 cached[key] = cache_corpus(results, job, tell)
             wanted = cached[key].removeprefix("b2:")
             found = explain_latents(results, wanted, explain_job, tell, models)

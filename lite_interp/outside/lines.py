@@ -14,6 +14,7 @@ from pathlib import Path
 
 import zstandard
 
+from lite_interp.documents import unzstd
 from lite_interp.errors import LiteInterpError, one_line
 
 BOM = b"\xef\xbb\xbf"
@@ -94,21 +95,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
                 while block := unpacked.read(BLOCK_BYTES):
                     yield block
         elif sign.startswith(zstandard.FRAME_HEADER):
-            yield from _unzstd(file)
+            yield from unzstd(file, ZSTANDARD_BYTES)
         else:
             while block := file.read(BLOCK_BYTES):
                 yield block
-
-
-def _unzstd(file: io.BufferedReader) -> Iterator[bytes]:
-    """Frame after frame; zstandard's own reader takes a file that is cut short for whole."""
-    frame = None
-    while data := file.read(ZSTANDARD_BYTES):
-        while data:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            yield frame.decompress(data)
-            data = frame.unused_data
-            if frame.eof:
-                frame = None
-    if frame is not None:
-        raise EOFError

@@ -20,7 +20,7 @@ from torch import Tensor
 from lite_interp.errors import CoderError, one_line
 from lite_interp.ids import hash_file
 from lite_interp.sae.coder import Gate, SparseCoder
-from lite_interp.sae.files import Assumptions, need_all, read_config, read_pt
+from lite_interp.sae.files import Assumptions, need_all, read_config, read_pt, refuse_other_sizes
 
 WEIGHTS = "ae.pt"
 """Name of the weights file."""
@@ -258,13 +258,8 @@ def _k(tensors: Mapping[str, Any], known: Assumptions) -> int:
 def _check(parts: Parts, tensors: Mapping[str, Any], known: Assumptions, weights: Path) -> None:
     """Compare the sizes with what the config and the groups say."""
     d_in, n_latents = parts["W_enc"].shape
-    for key, own in (("activation_dim", d_in), ("dict_size", n_latents)):
-        declared = known.config.get(key)
-        if declared is not None and declared != own:
-            raise CoderError(
-                f"W_enc of the sparse coder has shape {(d_in, n_latents)}, its config.json says "
-                f"{key} = {one_line(declared)}: {one_line(weights)}"
-            )
+    sizes = {"activation_dim": d_in, "dict_size": n_latents}
+    refuse_other_sizes(known, sizes, (d_in, n_latents), weights)
     groups = tensors.get("group_sizes")
     if groups is not None and not (isinstance(groups, Tensor) and groups.sum() == n_latents):
         raise CoderError(

@@ -288,3 +288,23 @@ READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 """How each kind of file is read."""
 _KINDS = "read are: " + ", ".join(READERS)
+
+
+def refuse_other_sizes(
+    known: Assumptions, sizes: Mapping[str, int], shape: tuple[int, int], path: Path
+) -> None:
+    """Refuse an encoder of other sizes than its config declares.
+
+    Args:
+        known: the config.
+        sizes: key of the config → what the encoder has; a missing key declares nothing.
+        shape: of W_enc as the file has it.
+        path: the file.
+    """
+    for key, own in sizes.items():
+        declared = known.config.get(key)
+        if declared is not None and declared != own:
+            raise CoderError(
+                f"W_enc of the sparse coder has shape {shape}, its config.json says "
+                f"{key} = {one_line(declared)}: {one_line(path)}"
+            )

@@ -17,7 +17,14 @@ from typing import Any
 from lite_interp.errors import CoderError, one_line
 from lite_interp.ids import hash_file
 from lite_interp.sae.coder import SparseCoder
-from lite_interp.sae.files import Assumptions, look, need_all, read_config, read_pt
+from lite_interp.sae.files import (
+    Assumptions,
+    look,
+    need_all,
+    read_config,
+    read_pt,
+    refuse_other_sizes,
+)
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "W_enc": ("n_latents", "d_in"),
@@ -51,13 +58,8 @@ def load(path: Path, overrides: Mapping[str, Any]) -> SparseCoder:
     beside = path.parent / "config.json"
     known = Assumptions((read_config(beside) if beside.is_file() else {}) | dict(overrides))
     n_latents, d_in = tensors["W_enc"].shape
-    for key, own in (("d_model", d_in), ("d_sae", n_latents)):
-        declared = known.config.get(key)
-        if declared is not None and declared != own:
-            raise CoderError(
-                f"W_enc of the sparse coder has shape {(n_latents, d_in)}, its config.json says "
-                f"{key} = {one_line(declared)}: {one_line(path)}"
-            )
+    sizes = {"d_model": d_in, "d_sae": n_latents}
+    refuse_other_sizes(known, sizes, (n_latents, d_in), path)
     reads = _reads(path, known)
     known.notes.append("relu after topk: negative pre-activations never fire")
     return SparseCoder(
