@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -17,8 +18,8 @@ from typer.testing import CliRunner
 from lite_interp import study, tools
 from lite_interp.cli import app
 from lite_interp.db import studies, trials
-from lite_interp.db.conditions import load_conditions
-from lite_interp.db.file import read_results
+from lite_interp.db.conditions import load_conditions, store_condition
+from lite_interp.db.file import open_results, read_results
 from lite_interp.engine import Rehearsal
 from lite_interp.engine.scripted import ScriptedEngine
 from lite_interp.errors import UsageError
@@ -518,3 +519,13 @@ def test_a_grid_that_was_not_run_has_no_table(ran):
     found = CliRunner().invoke(app, ["study", "papr", "--out", str(ran), "--table"])
     assert found.exit_code == 2
     assert "no grid is named: papr" in found.output
+
+
+def test_a_condition_that_is_run_anew_takes_the_place_of_the_old_one(ran, tmp_path):
+    """Another second engine, say: same base, same name, other explanations."""
+    path = shutil.copy(ran, tmp_path / "grid.db")
+    with open_results(path) as db:
+        before = load_conditions(db, "paper")
+        store_condition(db, before[-1]._replace(label="another"))
+        after = load_conditions(db, "paper")
+    assert after == [*before[:-1], before[-1]._replace(label="another")]
