@@ -1,25 +1,39 @@
-"""Contexts × subject × sparse coder → firings, one shard of contexts at a time."""
+"""Contexts × subject × sparse coders → firings, one shard of contexts at a time.
+
+One pass through the subject serves every coder. What is read of a shard are flat arrays, 12 bytes
+a firing; `pack` sorts and packs those of a whole shard of a cache.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lite_interp import codec
-from lite_interp.ids import content_id, generator
-from lite_interp.records import ContextShard, Firings, Hookpoint, LatentStats
-from lite_interp.sae import Fit, SparseCoder, measure_fit, outlier_positions, valid_positions
+from lite_interp.errors import SubjectError
+from lite_interp.firing_codec import pack_all
+from lite_interp.fit import Site, pick, read_rows
+from lite_interp.ids import content_id
+from lite_interp.records import ContextShard, Firings, LatentStats
+from lite_interp.sae import Encoder, valid_positions
 from lite_interp.subject import Subject
 
 N_BINS = 20
-FIT_TOKENS = 2000
-"""Tokens on which a coder's fit is measured before anything is cached."""
+BATCH_TOKENS = 4096
+"""Tokens in one forward pass, padding included, unless memory or the user wants fewer."""
+BLOCK_FIRINGS = 1 << 23
+"""Firings that are sorted and packed at once: 300 MiB."""
+TOKENS_PER_LATENT = 2
+"""Tokens in a shard of a cache for each latent: at 32 firings a token a latent has 64 in its blob
+on average, and what a blob costs beside its firings is little."""
+
+Keep = Literal["all", "reservoir"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +44,15 @@ class CacheSettings:
     """Leave BOS and other special tokens out."""
     outlier_multiple: float = 10.0
     """Leave positions out whose norm is this many times the median norm; 0 = none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where a coder belongs in a subject."""
-
-    reads: Hookpoint
-    """What it encodes."""
-    writes: Hookpoint
-    """What it reconstructs; for an autoencoder the same."""
-    special_ids: frozenset[int]
-    """Tokens of the subject that are no text."""
+    keep: Keep = "all"
+    """All firings, or those in the windows of a reservoir, once everything is counted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reader:
-    """A subject and a coder, ready to read contexts."""
+    """A coder, ready to read a subject."""
 
-    subject: Subject
-    """The language model."""
-    coder: SparseCoder
+    encoder: Encoder
     """The sparse coder."""
     site: Site
     """Where the coder reads."""
@@ -58,15 +60,32 @@ class Reader:
     """What is masked."""
     median_norm: float
     """Median norm at the hookpoint over the sample on which the fit was measured."""
-    batch_tokens: int = 4096
-    """Tokens in one forward pass, padding included."""
 
 
-class ShardResult(NamedTuple):
-    """The firings of one shard, packed."""
+class Found(NamedTuple):
+    """The firings of one coder in some contexts, as they were found."""
 
-    packed: list[tuple[int, bytes]]
-    """(latent, blob of `codec.pack_firings`) for each latent that fired, in order."""
+    places: NDArray[np.int64]
+    """(f,) ordinal of the context in the corpus × n_ctx + position."""
+    latents: NDArray[np.int32]
+    """(f,) indices of latents."""
+    values: NDArray[np.float32]
+    """(f,) activations, > 0."""
+    n_counted: int
+    """Positions that were not masked."""
+    n_special: int
+    """Positions masked as special tokens."""
+    n_outlier: int
+    """Positions masked as outliers."""
+    seconds: float
+    """Wall time; the pass through the subject is shared out over the coders."""
+
+
+class Packed(NamedTuple):
+    """The firings of one shard of a cache, packed."""
+
+    blobs: list[tuple[int, bytes]]
+    """(latent, blob of `firing_codec.pack_firings`) for each latent that fired, in order."""
     n_firings: int
     """Firings in the shard."""
     n_counted: int
@@ -74,106 +93,81 @@ class ShardResult(NamedTuple):
     n_masked: dict[str, int]
     """Masked positions by reason: `special`, `outlier`."""
     seconds: float
-    """Wall time."""
+    """Time of reading and packing."""
 
 
 def cache_id(
     corpus_id: str, subject_id: str, coder_id: str, settings: CacheSettings, dtype: str
 ) -> str:
     """Name of a cache: what was read by what, how, and in which number format."""
-    return content_id(["cache", corpus_id, subject_id, coder_id, asdict(settings), dtype])
+    return content_id(["cache", corpus_id, subject_id, coder_id, plain(settings), dtype])
 
 
-class Sample(NamedTuple):
-    """What a coder reads and should write on a sample of the corpus."""
-
-    id: str
-    """Content id of the subject and the tokens: the same on every machine."""
-    x: torch.Tensor
-    """(n, d_in) activations that the coder reads; special tokens and outliers are left out."""
-    y: torch.Tensor
-    """(n, d_out) activations that it reconstructs; for an autoencoder x."""
-    median_norm: float
-    """Median norm of x, outliers with it."""
-    tokens_per_second: float
-    """Speed of reading the sample."""
+def plain(settings: CacheSettings) -> dict[str, Any]:
+    """Settings as they are stored and named; `keep` only where it is not what it always was."""
+    found = asdict(settings)
+    if settings.keep == "all":
+        del found["keep"]
+    return found
 
 
-class FitSample(NamedTuple):
-    """How well a coder fits a subject on a sample of the corpus."""
+def span(n_latents: int, shard_tokens: int) -> int:
+    """How many shards of contexts make up a shard of a cache: it follows from the width alone.
 
-    fit: Fit
-    """FVU, L0, dead fraction."""
-    median_norm: float
-    """Median norm of the activations over positions that are no special tokens."""
-    tokens_per_second: float
-    """Speed of reading the sample: what an estimate of the time is made from."""
-
-
-def fit_sample(sample: Sample, coder: SparseCoder) -> FitSample:
-    """Measure a coder on a sample of what it reads."""
-    fit = measure_fit(coder, sample.x, sample.y)
-    return FitSample(fit, sample.median_norm, sample.tokens_per_second)
-
-
-def read_sample(shards: Iterator[ContextShard], subject: Subject, site: Site) -> Sample:
-    """Read about 2,000 tokens at a coder's site: whole contexts from the given shards.
-
-    Contexts are taken from a shard in an order drawn by a fixed seed, because neighbours are of
-    one document. Special tokens and positions whose norm is ten times the median do not count.
+    Args:
+        n_latents: width of the coder.
+        shard_tokens: tokens in a full shard of contexts, padding included.
     """
-    started, n_tokens = time.perf_counter(), 0
-    read, written, valid = [], [], []
-    tokens: list[list[int]] = []
-    for shard in shards:
-        order = generator(0, "fit", shard.ordinal).permutation(len(shard.lengths))
-        for rows in np.array_split(order, len(order) // 4 + 1):
-            if n_tokens >= FIT_TOKENS or not len(rows):
-                break
-            x, y = _read(subject, [site.reads, site.writes], shard, rows)
-            inside = valid_positions(shard.lengths[rows], x.shape[1]).numpy()
-            special = np.isin(shard.token_ids[rows][:, : x.shape[1]], list(site.special_ids))
-            read.append(_rows(x, inside))
-            written.append(_rows(y, inside))
-            tokens += [shard.token_ids[row, : shard.lengths[row]].tolist() for row in rows.tolist()]
-            valid.append(~special[inside])
-            n_tokens += int(inside.sum())
-        if n_tokens >= FIT_TOKENS:
-            break
-    seconds = time.perf_counter() - started
-    x, y = torch.cat(read), torch.cat(written)
-    norms = x.float().norm(dim=-1).cpu()
-    counted = torch.from_numpy(np.concatenate(valid))
-    median = float(norms[counted].median())
-    counted = (counted & (norms <= 10 * median)).to(x.device)
-    name = content_id(["sample", subject.hash, tokens])
-    return Sample(name, x[counted], y[counted], median, n_tokens / seconds)
+    return max(1, round(TOKENS_PER_LATENT * n_latents / shard_tokens))
 
 
-def read_shard(shard: ContextShard, reader: Reader) -> ShardResult:
-    """The firings of one shard. Batches depend on the shard alone, so a rerun is the same."""
-    started = time.perf_counter()
-    n_ctx = shard.token_ids.shape[1]
-    places, latents, values = [], [], []
-    n_counted, n_special, n_outlier = 0, 0, 0
-    for rows in _batches(shard.lengths, reader.batch_tokens):
-        (hidden,) = _read(reader.subject, [reader.site.reads], shard, rows)
-        inside = valid_positions(shard.lengths[rows], hidden.shape[1]).numpy()
-        special, outlier = _masks(shard, rows, hidden, reader)
-        counted = inside & ~special & ~outlier
-        n_counted += int(counted.sum())
-        n_special += int((inside & special).sum())
-        n_outlier += int((inside & outlier & ~special).sum())
-        fired = reader.coder.firings(_rows(hidden, counted))
-        context, position = np.nonzero(counted)
-        place = rows[context].astype(np.int64) * n_ctx + position
-        places.append(place[fired.rows.cpu().numpy()])
-        latents.append(fired.latents.cpu().numpy())
-        values.append(fired.values.cpu().numpy())
-    packed = _pack(np.concatenate(places), np.concatenate(latents), np.concatenate(values))
-    masked = {"special": n_special, "outlier": n_outlier}
-    n_firings = int(sum(len(part) for part in values))
-    return ShardResult(packed, n_firings, n_counted, masked, time.perf_counter() - started)
+def read_shard(
+    shard: ContextShard, subject: Subject, readers: Sequence[Reader], batch_tokens: int
+) -> tuple[list[Found], int]:
+    """The firings of a shard of contexts for each reader, from one pass through the subject.
+
+    Batches follow from the shard and `batch_tokens`, so a rerun is the same. Where memory does not
+    suffice, the shard is read again with half of the tokens.
+
+    Returns:
+        What was found, and the tokens in a forward pass that memory sufficed for.
+
+    Raises:
+        SubjectError: there is no memory for a single context.
+    """
+    while True:
+        try:
+            return _read_batches(shard, subject, readers, batch_tokens), batch_tokens
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if batch_tokens <= shard.lengths.max():
+                raise SubjectError(
+                    "memory does not suffice for the subject to read a single context",
+                    "shorter contexts (--context), a smaller subject, or --dtype bfloat16",
+                ) from error
+        batch_tokens //= 2
+        logging.getLogger(__name__).info("out of memory: %d tokens at once", batch_tokens)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return known or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _read_batches(
+    shard: ContextShard, subject: Subject, readers: Sequence[Reader], batch_tokens: int
+) -> list[Found]:
+    points = [reader.site.reads for reader in readers]
+    parts: list[list[Found]] = [[] for _ in readers]
+    for rows in _batches(shard.lengths, batch_tokens):
+        started = time.perf_counter()
+        read = read_rows(subject, list(dict.fromkeys(points)), shard, rows)
+        hidden = dict(zip(dict.fromkeys(points), read, strict=True))
+        shared = (time.perf_counter() - started) / len(readers)
+        for point, reader, found in zip(points, readers, parts, strict=True):
+            found.append(_encode(shard, rows, hidden[point], reader, shared))
+    return [join(found) for found in parts]
 
 
 def _batches(lengths: NDArray[np.int32], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
@@ -185,44 +179,98 @@ def _batches(lengths: NDArray[np.int32], batch_tokens: int) -> Iterator[NDArray[
         order = order[n:]
 
 
-def _read(
-    subject: Subject, points: list[Hookpoint], shard: ContextShard, rows: NDArray[np.int64]
-) -> list[torch.Tensor]:
-    longest = int(shard.lengths[rows].max())
-    found = subject.read(shard.token_ids[rows][:, :longest], shard.lengths[rows], points)
-    return [found[point] for point in points]
-
-
-def _rows(hidden: torch.Tensor, mask: NDArray[np.bool_]) -> torch.Tensor:
-    """(m, d) the activations (n, t, d) at the positions of a mask (n, t)."""
-    return hidden[torch.from_numpy(mask).to(hidden.device)]
-
-
-def _masks(
-    shard: ContextShard, rows: NDArray[np.int64], hidden: torch.Tensor, reader: Reader
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(n, t) special tokens and (n, t) outliers, as far as the settings mask them."""
-    special = np.zeros(hidden.shape[:2], bool)
+def _encode(
+    shard: ContextShard,
+    rows: NDArray[np.int64],
+    hidden: torch.Tensor,
+    reader: Reader,
+    seconds: float,
+) -> Found:
+    """The firings of one coder in a batch of contexts."""
+    started = time.perf_counter()
+    inside = valid_positions(shard.lengths[rows], hidden.shape[1]).numpy()
+    special = np.zeros_like(inside)
     if reader.settings.mask_special:
         ids = shard.token_ids[rows][:, : hidden.shape[1]]
-        special = np.isin(ids, list(reader.site.special_ids))
+        special = inside & np.isin(ids, list(reader.site.special_ids))
+    counted = inside & ~special
+    x = pick(hidden, counted).float()
+    outlier = _outliers(x, reader)
+    if bool(outlier.any()):
+        x = x[~outlier]
+        counted[counted] = ~outlier.cpu().numpy()
+    fired = reader.encoder.firings(x)
+    context, position = np.nonzero(counted)
+    place = (shard.first + rows[context].astype(np.int64)) * shard.token_ids.shape[1] + position
+    return Found(
+        place[fired.rows.cpu().numpy()],
+        fired.latents.cpu().numpy().astype(np.int32),
+        fired.values.cpu().numpy(),
+        int(counted.sum()),
+        int(special.sum()),
+        int(outlier.sum()),
+        seconds + time.perf_counter() - started,
+    )
+
+
+def _outliers(x: torch.Tensor, reader: Reader) -> torch.Tensor:
+    """(n,) bool: which rows (n, d) are too long, as far as the settings mask them."""
+    norms = x.norm(dim=-1)
+    if not bool(norms.isfinite().all()):
+        raise SubjectError(
+            f"the subject's activations are no numbers at {reader.site.reads}",
+            "float16 overflows in some models: --dtype float32 or bfloat16",
+        )
     longest = reader.settings.outlier_multiple * reader.median_norm
-    if not longest:
-        return special, np.zeros_like(special)
-    return special, outlier_positions(hidden, shard.lengths[rows], longest).numpy()
+    return norms > longest if longest else torch.zeros_like(norms, dtype=torch.bool)
 
 
-def _pack(
-    places: NDArray[np.int64], latents: NDArray[np.int64], values: NDArray[np.float32]
-) -> list[tuple[int, bytes]]:
-    order = np.lexsort((places, latents))
-    places, latents, values = places[order], latents[order], values[order]
-    distinct, starts = np.unique(latents, return_index=True)
-    edges = [*starts.tolist(), len(latents)]
-    return [
-        (int(latent), codec.pack_firings(places[start:end], values[start:end]))
-        for latent, start, end in zip(distinct, edges[:-1], edges[1:], strict=True)
-    ]
+def join(parts: Sequence[Found]) -> Found:
+    """What was found in several runs of contexts as one."""
+    arrays = [np.concatenate(each) for each in zip(*(part[:3] for part in parts), strict=True)]
+    numbers = [sum(each) for each in zip(*(part[3:] for part in parts), strict=True)]
+    return Found(*arrays, *numbers)  # type: ignore[arg-type]
+
+
+def pack(found: Found, first: int) -> Packed:
+    """Sort and pack the firings of one shard of a cache.
+
+    Args:
+        found: what was found in its contexts.
+        first: place of the first token of its first context.
+    """
+    started = time.perf_counter()
+    counts = np.bincount(found.latents)
+    ends = np.cumsum(counts)
+    blobs: list[tuple[int, bytes]] = []
+    low = 0
+    while low < len(counts):
+        # As many latents as make up a block, at least one.
+        done = int(ends[low - 1]) if low else 0
+        high = max(low + 1, int(np.searchsorted(ends, done + BLOCK_FIRINGS, side="right")))
+        blobs += _pack_latents(found, first, low, high)
+        low = high
+    return Packed(
+        blobs,
+        len(found.values),
+        found.n_counted,
+        {"special": found.n_special, "outlier": found.n_outlier},
+        found.seconds + time.perf_counter() - started,
+    )
+
+
+def _pack_latents(found: Found, first: int, low: int, high: int) -> list[tuple[int, bytes]]:
+    """Blobs of the latents from low to high - 1."""
+    inside = slice(None)
+    if low or high <= found.latents.max(initial=0):
+        inside = np.flatnonzero((found.latents >= low) & (found.latents < high))
+    latents, places = found.latents[inside], found.places[inside] - first
+    # One sort of one number: 24 bits for the latent, 39 for the place.
+    order = np.argsort(latents.astype(np.int64) << 39 | places)
+    latents = latents[order]
+    starts = np.flatnonzero(np.diff(latents, prepend=-1))
+    blobs = pack_all(np.append(starts, len(latents)), places[order], found.values[inside][order])
+    return list(zip(latents[starts].tolist(), blobs, strict=True))
 
 
 def latent_stats(latent: int, firings: Firings, n_counted: int) -> LatentStats:

@@ -1,4 +1,4 @@
-"""Arrays to bytes and back: tokens of contexts, firings of a latent in a shard, vectors.
+"""Arrays to bytes and back: tokens of contexts, vectors.
 
 A blob starts with one byte that names its layout, so that a later layout can live beside it.
 Numbers are little-endian. Nothing is pickled; a blob that does not parse raises `ValueError`,
@@ -15,18 +15,14 @@ import zstandard
 from numpy.typing import NDArray
 
 CONTEXTS = 1
-FIRINGS = 2
 VECTORS = 3
 MOST_TOKENS = 1 << 26
 """Tokens a shard of contexts may hold, padding included: a hostile file must not fill memory."""
-FIRINGS_HEAD = "<BhIHBB"
 VECTORS_HEAD = "<BII"
 """Layout, number of vectors, numbers in a vector; four bytes of CRC-32 follow."""
 MOST_VECTOR_NUMBERS = 1 << 28
 """Numbers that a blob may hold, half of what fits in a row of SQLite: a hostile file must not fill
 memory."""
-INFINITE = 0x7C00
-"""The first bit pattern of a float16 that is no number; below it, patterns rise with the value."""
 
 
 def pack_contexts(lengths: NDArray[np.int32], token_ids: NDArray[np.int32]) -> bytes:
@@ -55,64 +51,6 @@ def unpack_contexts(blob: bytes) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     return lengths, token_ids
 
 
-def pack_firings(places: NDArray[np.int64], values: NDArray[np.float32]) -> bytes:
-    """Firings of one latent in one shard as bytes.
-
-    Args:
-        places: (n,) context in the shard × n_ctx + position, strictly rising, from 0.
-        values: (n,) activations, > 0 and finite.
-
-    Gaps between places are split (Rice code): the low bits, as many as the mean gap has less
-    one, stand side by side, the rest counts the zeros before a one. Values are float16 after
-    division by a power of two that puts the greatest into [1, 2), so that no scale overflows;
-    one that would round to zero becomes the smallest float16. Of each, the difference to the
-    smallest pattern is stored, in as many bits as the greatest difference needs.
-    """
-    if len(values) and not (np.isfinite(values).all() and values.min() > 0):
-        raise ValueError("activations must be finite and greater than 0")
-    gaps = np.diff(places, prepend=-1) - 1
-    if len(gaps) != len(values) or gaps.min(initial=0) < 0:
-        raise ValueError("places must rise, one for each activation")
-    exponent = int(np.frexp(values.max(initial=0))[1]) - 1
-    scaled = np.ldexp(values.astype(np.float64), -exponent).astype("<f2")
-    patterns = np.maximum(scaled.view("<u2"), 1).astype(np.int64)
-    least = int(patterns.min(initial=INFINITE - 1))
-    width = int(patterns.max(initial=least) - least).bit_length()
-    low = max(0, int(gaps.mean()).bit_length() - 1) if len(gaps) else 0
-    ends = np.cumsum((gaps >> low) + 1)
-    unary = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
-    unary[ends - 1] = 1
-    return (
-        struct.pack(FIRINGS_HEAD, FIRINGS, exponent, len(values), least, width, low)
-        + _pack_bits(patterns - least, width)
-        + _pack_bits(gaps & ((1 << low) - 1), low)
-        + np.packbits(unary).tobytes()
-    )
-
-
-def unpack_firings(blob: bytes) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """What `pack_firings` packed: (n,) places and (n,) float32 values."""
-    layout, exponent, n, least, width, low = _header(FIRINGS_HEAD, blob)
-    if layout != FIRINGS:
-        raise ValueError(f"firings in an unknown layout: {layout}")
-    if width > 15 or not -149 <= exponent < 128:
-        raise ValueError("firings with a header out of range")
-    start = struct.calcsize(FIRINGS_HEAD)
-    middle = start + (n * width + 7) // 8
-    end = middle + (n * low + 7) // 8
-    unary = np.unpackbits(np.frombuffer(blob[end:], np.uint8))
-    ends = np.flatnonzero(unary)
-    if len(ends) != n or len(unary) << low > 1 << 62:
-        raise ValueError("firings do not add up to their count")
-    patterns = least + _unpack_bits(blob[start:middle], n, width)
-    if patterns.max(initial=0) >= INFINITE:
-        raise ValueError("an activation that is no number")
-    gaps = (np.diff(ends, prepend=-1) - 1 << low) + _unpack_bits(blob[middle:end], n, low)
-    values = np.ldexp(patterns.astype("<u2").view("<f2").astype(np.float64), exponent)
-    greatest = np.finfo(np.float32).max
-    return np.cumsum(gaps + 1) - 1, np.minimum(values, greatest).astype(np.float32)
-
-
 def _header(layout: str, blob: bytes) -> tuple[int, ...]:
     if len(blob) < struct.calcsize(layout):
         raise ValueError("a packed column is cut short")
@@ -126,16 +64,6 @@ def _decompress(data: bytes, most: int) -> bytes:
         return zstandard.decompress(data)
     except zstandard.ZstdError as error:
         raise ValueError(f"a packed column does not decompress: {error}") from error
-
-
-def _pack_bits(numbers: NDArray[np.int64], width: int) -> bytes:
-    """Unsigned integers of `width` bits each, side by side."""
-    return np.packbits((numbers[:, None] >> np.arange(width) & 1).astype(np.uint8)).tobytes()
-
-
-def _unpack_bits(data: bytes, n: int, width: int) -> NDArray[np.int64]:
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=n * width).reshape(n, width)
-    return bits @ (1 << np.arange(width, dtype=np.int64))
 
 
 def pack_vectors(vectors: NDArray[np.float16]) -> bytes:

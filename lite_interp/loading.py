@@ -6,17 +6,17 @@ Nothing here writes: whatever cannot work is refused before a results file is op
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from lite_interp import study
-from lite_interp.cache import CacheSettings, FitSample, Sample, Site, fit_sample, read_sample
+from lite_interp.cache import CacheSettings
 from lite_interp.corpus import ContextStream, build_contexts, corpus_record
 from lite_interp.db.caches import CacheInfo
 from lite_interp.documents import Skips, read_documents
 from lite_interp.errors import CoderError, SubjectError, one_line
 from lite_interp.fetch import model_path
+from lite_interp.fit import FitSample, Sample, Site, fit_sample, read_sample
 from lite_interp.ids import content_id
 from lite_interp.records import Corpus, Hookpoint
 from lite_interp.sae import (
@@ -29,6 +29,7 @@ from lite_interp.sae import (
     refuse_bad_fit,
 )
 from lite_interp.sae.neurons import make_neurons, read_name
+from lite_interp.shelf import Shelf
 from lite_interp.subject import Subject, load_subject
 from lite_interp.tokenizer import Tokenizer, load_tokenizer
 
@@ -53,6 +54,8 @@ class CacheJob(NamedTuple):
     coder: study.CoderSection
     corpus: study.CorpusSection
     settings: study.CacheSection = study.CacheSection()
+    others: tuple[study.CoderSection, ...] = ()
+    """More coders that are cached in the same pass through the subject, each by itself."""
 
 
 class Loaded(NamedTuple):
@@ -72,11 +75,20 @@ def load_job(job: CacheJob, tell: Reporter) -> Loaded:
     Raises:
         LiteInterpError: whatever is wrong with subject, hookpoint, coder or corpus.
     """
+    return load_jobs(job._replace(others=()), tell)[0]
+
+
+def load_jobs(job: CacheJob, tell: Reporter) -> list[Loaded]:
+    """The same for all coders of a job; the subject is in memory once.
+
+    Raises:
+        LiteInterpError: as `load_job`.
+    """
     path = model_path(job.subject.model, "subject")
-    coder = coder_from_files(job.coder.path)
+    sections = [job.coder, *job.others]
+    coders = [coder_from_files(section.path) for section in sections]
     tokenizer = load_tokenizer(path)
-    first = iter(open_stream(job, tokenizer, Skips()))
-    shard = next(first)
+    next(iter(open_stream(job, tokenizer, Skips())))
     tell.say(f"loading the subject {path.name}")
     subject = load_subject(path, device=job.subject.device, dtype=job.subject.dtype)
     if job.corpus.n_ctx > subject.max_length:
@@ -84,10 +96,25 @@ def load_job(job: CacheJob, tell: Reporter) -> Loaded:
             f"contexts are longer than the subject reads: {job.corpus.n_ctx} tokens",
             f"it reads {subject.max_length}: --context, `n_ctx` in [corpus]",
         )
-    coder = coder or coder_of_neurons(job.coder.path, subject)
+    return [
+        _checked(
+            job._replace(coder=section),
+            coder or coder_of_neurons(section.path, subject),
+            subject,
+            tokenizer,
+            tell,
+        )
+        for section, coder in zip(sections, coders, strict=True)
+    ]
+
+
+def _checked(
+    job: CacheJob, coder: SparseCoder, subject: Subject, tokenizer: Tokenizer, tell: Reporter
+) -> Loaded:
+    """A coder on the subject's device, checked on the beginning of the corpus."""
     site = _site(subject, coder, job.coder.hookpoint, tokenizer.special_ids)
     coder = coder.to(subject.device)
-    read = read_sample(chain([shard], first), subject, site)
+    read = read_sample(iter(open_stream(job, tokenizer, Skips())), subject, site)
     sample = _fit(read, coder, site, tell)
     _refuse(sample, coder, job, tell)
     if job.coder.random:
@@ -195,12 +222,19 @@ def open_stream(job: CacheJob, tokenizer: Tokenizer, skips: Skips) -> ContextStr
     )
 
 
-def read_corpus(job: CacheJob, tokenizer: Tokenizer, tell: Reporter) -> Corpus:
-    """Read the whole corpus once, to know its name and size before anything is written."""
+def read_corpus(job: CacheJob, tokenizer: Tokenizer, tell: Reporter, shelf: Shelf) -> Corpus:
+    """Read the whole corpus, to know its name and size before anything is written.
+
+    Args:
+        job: names it.
+        tokenizer: the subject's.
+        tell: who is told.
+        shelf: takes its shards of contexts.
+    """
     skips = Skips()
     stream = open_stream(job, tokenizer, skips)
-    for _ in stream:
-        pass
+    for shard in stream:
+        shelf.put(shard)
     name = job.corpus.name or Path(job.corpus.paths[0]).name
     corpus = corpus_record(
         one_line(name), tokenizer.hash, stream.settings, stream.totals, skips.total

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +66,8 @@ def write_oracles(
     if not pending:
         return
     tokenizer = cache_tokenizer(cache, subject_path)
-    source = open_source(db, cache, tokenizer, settings.width)
+    # Where a rule fires is known everywhere, whatever was kept of the latents.
+    source = replace(open_source(db, cache, tokenizer, settings.width), kept=None)
     firings = rule_firings([RULES[number] for number in pending], _contexts(source, tokenizer))
     done = _write(db, cache, source, dict(zip(pending, firings, strict=True)), settings)
     few = [

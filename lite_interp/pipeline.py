@@ -5,19 +5,21 @@ cache_corpus → explain_latents → score_explanations
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from sqlite_utils import Database
 
-from lite_interp import intervening, stages, study
-from lite_interp.cache import Reader, cache_id
-from lite_interp.db import caches
+from lite_interp import intervening, study
+from lite_interp.cache import BATCH_TOKENS, Reader, cache_id, plain, span
+from lite_interp.caching import CacheWork, cache_shards, context_shards, finish_cache
+from lite_interp.db import cached, caches
+from lite_interp.db.caches import CacheInfo
 from lite_interp.db.details import has_details
-from lite_interp.db.file import add, refuse_unusable
+from lite_interp.db.file import add, refuse_unusable, shrink
 from lite_interp.db.runs import open_run
 from lite_interp.detailing import Weights, compute_details
-from lite_interp.documents import Skips
 from lite_interp.explain_pipeline import ExplainJob, explain_latents, explaining_engine
 from lite_interp.loading import (
     CacheJob,
@@ -25,57 +27,116 @@ from lite_interp.loading import (
     Reporter,
     coder_id,
     coder_name,
-    load_job,
-    open_stream,
+    load_jobs,
     read_corpus,
 )
+from lite_interp.records import Corpus
+from lite_interp.sae import make_encoder
 from lite_interp.score_pipeline import ScoreJob, check_scorers, score_explanations
+from lite_interp.shelf import Shelf
+from lite_interp.subject import has_fast_bfloat16
+
+Part = tuple[int, int]
+"""Which part of the work, from 1, and of how many."""
+EVERYTHING: Part = (1, 1)
 
 
-def cache_corpus(results: Path, job: CacheJob, tell: Reporter, loaded: Loaded | None = None) -> str:
-    """Corpus × subject × coder → firings in the file; returns the cache's id.
+def cache_corpus(
+    results: Path,
+    job: CacheJob,
+    tell: Reporter,
+    loaded: Sequence[Loaded] = (),
+    part: Part = EVERYTHING,
+) -> list[str]:
+    """Corpus × subject × coders → firings in the file; returns the ids of the caches.
 
     Args:
         results: the results file; made if it is not there.
         job: what to cache.
         tell: who is told.
-        loaded: the models, if they are in memory already.
+        loaded: the models, if they are in memory already: one for each coder of the job.
+        part: which shards of the caches; statistics follow when all of them are in one file.
     """
     refuse_unusable(results)
-    loaded = loaded or load_job(job, tell)
-    corpus = read_corpus(job, loaded.tokenizer, tell)
-    subject = loaded.subject
-    dtype = str(subject.dtype).removeprefix("torch.")
-    name = cache_id(corpus.id, subject.hash, coder_id(loaded), loaded.settings, f"{dtype}→float32")
-    with open_run(results, "cache", create=True) as db:
-        _store_models(db, loaded)
-        if not caches.has_corpus(db, corpus.id):
-            caches.store_corpus(db, corpus, open_stream(job, loaded.tokenizer, Skips()))
-        row = {
-            "id": name,
-            "corpus_id": corpus.id,
-            "subject_id": subject.hash,
-            "coder_id": coder_id(loaded),
-            "settings": {**asdict(loaded.settings), "dtype": dtype, "encode_dtype": "float32"},
-        }
-        add(db, "caches", row)
-        reader = Reader(
-            subject, loaded.coder, loaded.site, loaded.settings, loaded.sample.median_norm
-        )
-        shards = caches.pending_shards(db, name, corpus.id)
-        for _ in tell.track(
-            stages.cache_shards(db, name, corpus.id, shards, reader), len(shards), "caching"
-        ):
-            pass
-        cache = next(found for found in caches.load_caches(db) if found.id == name)
-        if cache.n_counted is None:
-            tell.say("counting the firings of each latent")
-            stages.finish_cache(db, cache)
-        if not has_details(db, name):
-            tell.say("looking at each latent: its tokens, its direction, its neighbours")
-            weights = Weights(subject, loaded.coder, loaded.site.writes)
-            compute_details(db, cache, loaded.tokenizer, weights)
+    loaded = loaded or load_jobs(job, tell)
+    # A coder that was named twice is cached once.
+    loaded = list({coder_id(each): each for each in loaded}.values())
+    with Shelf() as shelf:
+        corpus = read_corpus(job, loaded[0].tokenizer, tell, shelf)
+        with open_run(results, "cache", create=True) as db:
+            if not caches.has_corpus(db, corpus.id):
+                caches.store_corpus(db, corpus, shelf)
+            names = [_store_cache(db, corpus, each) for each in loaded]
+            infos = {found.id: found for found in caches.load_caches(db)}
+            _read_pending(db, [infos[name] for name in names], loaded, job, part, tell)
+            for name, each in zip(names, loaded, strict=True):
+                _finish(db, infos[name], each, tell)
+    return names
+
+
+def _store_cache(db: Database, corpus: Corpus, loaded: Loaded) -> str:
+    """Store a cache, without firings, and what it is made from; returns its id."""
+    _store_models(db, loaded)
+    dtype = str(loaded.subject.dtype).removeprefix("torch.")
+    coder, settings = coder_id(loaded), loaded.settings
+    name = cache_id(corpus.id, loaded.subject.hash, coder, settings, f"{dtype}→float32")
+    tokens = study.shard_contexts(corpus.n_ctx) * corpus.n_ctx
+    row = {
+        "id": name,
+        "corpus_id": corpus.id,
+        "subject_id": loaded.subject.hash,
+        "coder_id": coder,
+        "settings": {**plain(settings), "dtype": dtype, "encode_dtype": "float32"},
+        "span": span(loaded.coder.n_latents, tokens),
+    }
+    caches.store_cache(db, row)
     return name
+
+
+def _read_pending(
+    db: Database,
+    infos: Sequence[CacheInfo],
+    loaded: Sequence[Loaded],
+    job: CacheJob,
+    part: Part,
+    tell: Reporter,
+) -> None:
+    """Read and store the shards of this part that are not there."""
+    works = []
+    for cache, each in zip(infos, loaded, strict=True):
+        pending = [
+            shard for shard in cached.pending_shards(db, cache) if shard % part[1] == part[0] - 1
+        ]
+        encoder = make_encoder(each.coder, has_fast_bfloat16(each.subject.device))
+        reader = Reader(encoder, each.site, each.settings, each.sample.median_norm)
+        if pending:
+            works.append(CacheWork(cache, reader, frozenset(pending)))
+    known = [cached.least_batch(db, cache) for cache in infos]
+    batch = job.settings.batch_tokens or min([n for n in known if n], default=BATCH_TOKENS)
+    total = len(context_shards(db, works))
+    with closing(cache_shards(db, works, loaded[0].subject, batch)) as done:
+        for _ in tell.track(done, total, "caching"):
+            pass
+
+
+def _finish(db: Database, cache: CacheInfo, loaded: Loaded, tell: Reporter) -> None:
+    """Look at each latent and count its firings, as soon as all shards are there."""
+    if missing := len(cached.pending_shards(db, cache)):
+        tell.say(
+            f"{missing} of {cached.n_shards(db, cache)} shards are not in this file: merge the "
+            "others into it, then the same command without --shard ends it"
+        )
+        return
+    if not has_details(db, cache.id):
+        tell.say("looking at each latent: its tokens, its direction, its neighbours")
+        weights = Weights(loaded.subject, loaded.coder, loaded.site.writes)
+        compute_details(db, cache, loaded.tokenizer, weights)
+    if cache.n_counted is None:
+        tell.say("counting the firings of each latent")
+        finish_cache(db, cache)
+    if cache.keep != "all":
+        # Pages that are free after thinning go back to the disk.
+        shrink(db)
 
 
 def _store_models(db: Database, loaded: Loaded) -> None:
@@ -129,7 +190,7 @@ def run_study(
     explaining_engine(explain_job)
     check_scorers(ScoreJob(whole.engine, section))
     job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
-    name = cache_corpus(results, job, tell, loaded)
+    (name,) = cache_corpus(results, job, tell, [loaded] if loaded else ())
     wanted = name.removeprefix("b2:")
     latents = explain_latents(results, wanted, explain_job, tell).latents
     places = intervening.Places(whole.subject.model, whole.coder.path)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,18 @@ from lite_interp import negatives
 from lite_interp.errors import UsageError, nearest, one_line
 from lite_interp.ids import content_id, generator
 from lite_interp.records import ExampleSet, Firings, Placed, Window
+from lite_interp.reservoir import Kept, inside
 from lite_interp.windows import Active, Grid, active_windows, make_window, window_values
 
 N_DECILES = 10
 
 ReadTexts = Callable[[NDArray[np.int32]], tuple[str, ...]]
 """Texts of single tokens (w,) that join to the text of the window."""
-Sampler = Callable[[NDArray[np.int64], int, np.random.Generator], NDArray[np.int64]]
-"""Ranks that are left, how many are wanted, randomness → the ranks (n,) that are shown."""
+Ranks = NDArray[np.int64]
+"""Places in the activating windows of a latent, strongest first."""
+Sampler = Callable[[Ranks, Ranks, int, np.random.Generator], Ranks]
+"""Ranks that are left, those of them that stand for all windows, how many are wanted, randomness →
+the ranks (n,) that are shown. Both are the same where all firings are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class Source:
     """Firings of the latents that are like one; None = nobody knows which these are."""
     near: negatives.Near | None = None
     """The windows nearest to some; None = there is no index of windows."""
+    kept: Callable[[int], Kept] | None = None
+    """A latent → what is known of its windows, where a reservoir was kept; None = all are known."""
 
     def tokens(self, number: int) -> NDArray[np.int32]:
         """(w,) token ids of a window."""
@@ -104,7 +111,6 @@ def draw_example_set(
     A latent with few windows keeps up to half of them for scoring and shows the rest; what is
     there may be less than what was asked for, or nothing.
     """
-    sampler = find_sampler(settings.sampler)
     _check_sources(source, settings)
 
     def random(purpose: str) -> np.random.Generator:
@@ -112,21 +118,20 @@ def draw_example_set(
 
     every = active_windows(source.grid, firings)
     active, texts = _distinct(every, source)
-    ranks, deciles = np.arange(len(active.numbers)), _deciles(len(active.numbers))
-    scored = quantiles(ranks, min(settings.n_active, len(ranks) // 2), random("scored"))
-    left = np.setdiff1d(ranks, scored)
-    shown = sampler(left, min(settings.n_shown, len(left)), random("shown"))
-    left = np.setdiff1d(left, shown)
-    held_out = quantiles(left, min(settings.n_held_out, len(left)), random("held_out"))
-    silent = np.setdiff1d(np.arange(source.grid.n_windows), every.numbers)
-    cuts = _cuts(source, latent, firings, active.numbers[scored], settings)
+    kept = _kept(source, latent, every)
+    usual = inside(firings, source.grid, kept.sample) if source.kept else firings
+    ranks = np.flatnonzero(np.isin(active.numbers, kept.sample))
+    deciles = _deciles(ranks, len(active.numbers))
+    scored, shown, held_out = _draw_active(len(active.numbers), ranks, settings, random)
+    silent = np.setdiff1d(kept.common, every.numbers)
+    cuts = _cuts(source, latent, usual, active.numbers[scored], settings)
     quiet = negatives.draw_silent(
         negatives.part(silent, cuts), _wanted(settings), source.text_bytes, texts, random("silent")
     )
     texts |= {source.text_bytes(each.number) for each in quiet}
     tried = []
     if settings.n_held_out:
-        cut = negatives.same_token(source.token_ids, source.grid, firings)
+        cut = negatives.same_token(source.token_ids, source.grid, usual)
         draw = random("held_out_silent")
         tried = _draw_look_alikes(source, cut, silent, settings.n_held_out, texts, draw)
 
@@ -134,14 +139,16 @@ def draw_example_set(
         return _window(source, latent, number, firings)
 
     def placed(chosen: NDArray[np.int64]) -> list[Placed]:
-        weights = _weights(deciles, chosen, len(every.numbers))
+        weights = _weights(deciles, ranks, chosen, kept.n_windows)
         return [
             Placed(window(int(active.numbers[rank])), f"decile_{deciles[rank]}", float(weight))
             for rank, weight in zip(chosen, weights, strict=True)
         ]
 
     def silently(drawn: Iterable[negatives.Drawn]) -> list[Placed]:
-        return [Placed(window(each.number), each.stratum, each.weight) for each in drawn]
+        # Those of which nothing was kept are stood for by those that are known to be silent.
+        times = (source.grid.n_windows - kept.n_windows) / max(1, len(silent))
+        return [Placed(window(each.number), each.stratum, each.weight * times) for each in drawn]
 
     return ExampleSet(
         example_set_id(source.cache_id, latent, settings, seed),
@@ -155,15 +162,35 @@ def draw_example_set(
     )
 
 
-def _weights(
-    deciles: NDArray[np.int64], chosen: NDArray[np.int64], n_windows: int
-) -> NDArray[np.float64]:
-    """(n,) activating windows that each chosen one of (m,) ranks stands for.
+def _draw_active(
+    n: int, ranks: Ranks, settings: DrawSettings, random: Callable[[str], np.random.Generator]
+) -> tuple[Ranks, Ranks, Ranks]:
+    """Ranks to score, to show and to hold out, of n of which some stand for all windows."""
+    sampler = find_sampler(settings.sampler)
+    scored = quantiles(ranks, ranks, min(settings.n_active, len(ranks) // 2), random("scored"))
+    left = np.setdiff1d(ranks, scored)
+    among = np.setdiff1d(np.arange(n), scored)
+    shown = sampler(among, left, min(settings.n_shown, len(left)), random("shown"))
+    left = np.setdiff1d(left, shown)
+    held_out = quantiles(left, left, min(settings.n_held_out, len(left)), random("held_out"))
+    return scored, shown, held_out
+
+
+def _kept(source: Source, latent: int, every: Active) -> Kept:
+    """What is known of a latent's windows: all of them, unless a reservoir was kept."""
+    if source.kept:
+        return source.kept(latent)
+    n_windows = len(every.numbers)
+    return Kept(n_windows, np.sort(every.numbers), np.arange(source.grid.n_windows))
+
+
+def _weights(deciles: NDArray[np.int64], ranks: Ranks, chosen: Ranks, n_windows: int) -> Any:
+    """(n,) activating windows that each chosen one of the ranks stands for.
 
     Windows with equal tokens count, as they do among silent ones.
     """
     drawn = np.bincount(deciles[chosen], minlength=N_DECILES)
-    there = np.bincount(deciles, minlength=N_DECILES) * (n_windows / max(1, len(deciles)))
+    there = np.bincount(deciles[ranks], minlength=N_DECILES) * (n_windows / max(1, len(ranks)))
     # Deciles of which none was drawn are stood for by the others.
     there *= there.sum() / max(1.0, there[drawn > 0].sum())
     return there[deciles[chosen]] / drawn[deciles[chosen]]
@@ -186,22 +213,22 @@ def _draw_look_alikes(
     return [each._replace(weight=len(strata[each.stratum]) / kept[each.stratum]) for each in drawn]
 
 
-def top(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> NDArray[np.int64]:
+def top(ranks: Ranks, sample: Ranks, n: int, random: np.random.Generator) -> Ranks:
     """The n strongest. What most tools show; it hides what weaker activations mean."""
     return ranks[:n]
 
 
-def at_random(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> NDArray[np.int64]:
+def at_random(ranks: Ranks, sample: Ranks, n: int, random: np.random.Generator) -> Ranks:
     """Any n, each as likely as the others."""
-    return np.sort(random.choice(ranks, n, replace=False)) if n else ranks[:0]
+    return np.sort(random.choice(sample, n, replace=False)) if n else sample[:0]
 
 
-def quantiles(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> NDArray[np.int64]:
+def quantiles(ranks: Ranks, sample: Ranks, n: int, random: np.random.Generator) -> Ranks:
     """N windows spread over ten equal parts of the ranks, at random within a part.
 
     Parts differ by at most one window; which parts get one more is drawn too.
     """
-    parts = np.array_split(ranks, N_DECILES)
+    parts = np.array_split(sample, N_DECILES)
     sizes = np.array([len(part) for part in parts])
     quotas = np.minimum(sizes, n // N_DECILES)
     while quotas.sum() < n:
@@ -212,10 +239,11 @@ def quantiles(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> 
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
-def mix(ranks: NDArray[np.int64], n: int, random: np.random.Generator) -> NDArray[np.int64]:
+def mix(ranks: Ranks, sample: Ranks, n: int, random: np.random.Generator) -> Ranks:
     """Half the strongest, the rest spread over what is left: what it means at most, and else."""
-    strongest = top(ranks, (n + 1) // 2, random)
-    spread = quantiles(np.setdiff1d(ranks, strongest), n - len(strongest), random)
+    strongest = top(ranks, sample, (n + 1) // 2, random)
+    left = np.setdiff1d(sample, strongest)
+    spread = quantiles(left, left, min(len(left), n - len(strongest)), random)
     return np.sort(np.concatenate([strongest, spread]))
 
 
@@ -229,10 +257,16 @@ def find_sampler(name: str) -> Sampler:
     return SAMPLERS[name]
 
 
-def _deciles(n: int) -> NDArray[np.int64]:
-    """(n,) decile of each rank: 0 the strongest tenth, 9 the weakest."""
-    sizes = [len(part) for part in np.array_split(np.arange(n), N_DECILES)]
-    return np.repeat(np.arange(N_DECILES), sizes)
+def _deciles(ranks: Ranks, n: int) -> NDArray[np.int64]:
+    """(n,) decile of each window by rank: 0 the strongest tenth, 9 the weakest.
+
+    Where ranks (m,) are a sample of all, the deciles are the sample's; a window between two of it
+    has that of the weaker.
+    """
+    sizes = [len(part) for part in np.array_split(ranks, N_DECILES)]
+    of_sample = np.repeat(np.arange(N_DECILES), sizes)
+    places = np.searchsorted(ranks, np.arange(n))
+    return of_sample[np.minimum(places, len(ranks) - 1)] if len(ranks) else np.zeros(n, np.int64)
 
 
 def _distinct(active: Active, source: Source) -> tuple[Active, set[bytes]]:

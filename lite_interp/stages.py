@@ -7,19 +7,19 @@ it loses at most the unit in hand, and the same call goes on with the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from sqlite_utils import Database
 
-from lite_interp.cache import Reader, latent_stats, read_shard
+from lite_interp import reservoir
 from lite_interp.cost import Meter, shared_out
-from lite_interp.db import caches, details, studies, vectors
+from lite_interp.db import cached, caches, details, studies, vectors
 from lite_interp.db.caches import CacheInfo
 from lite_interp.embedder import Embedder
 from lite_interp.engine import Engine
-from lite_interp.errors import ResultsError
+from lite_interp.errors import ResultsError, UsageError
 from lite_interp.explain import Evidence, Explainer, explain_group, explanation_id
 from lite_interp.negatives import Near
 from lite_interp.prompts import Prompt
@@ -33,7 +33,7 @@ from lite_interp.samplers import (
 )
 from lite_interp.tokenizer import Tokenizer
 from lite_interp.window_index import WindowIndex, embed_windows, join_vectors
-from lite_interp.windows import Grid, make_grid
+from lite_interp.windows import Grid, active_windows, make_grid
 
 GROUP = 4
 """Latents that are explained side by side: a unit of work, lost together when a run is killed."""
@@ -44,42 +44,6 @@ would make it half of a corpus."""
 
 NO_STEERINGS: Mapping[str, Steering | None] = MappingProxyType({})
 """For explainers that read windows."""
-
-
-def cache_shards(
-    db: Database, cache_id: str, corpus_id: str, shards: Sequence[int], reader: Reader
-) -> Iterator[None]:
-    """Read the given shards of a corpus, each stored in one transaction."""
-    for ordinal in shards:
-        result = read_shard(caches.load_context_shard(db, corpus_id, ordinal), reader)
-        row = {
-            "cache_id": cache_id,
-            "shard": ordinal,
-            "n_firings": result.n_firings,
-            "n_counted": result.n_counted,
-            "n_masked": result.n_masked,
-            "seconds": result.seconds,
-        }
-        caches.store_cache_shard(db, row, result.packed)
-        yield
-
-
-def finish_cache(db: Database, cache: CacheInfo) -> None:
-    """Compute the statistics of every latent, once all shards are there."""
-    n_counted = caches.counted_positions(db, cache.id)
-    stats = {
-        latent: latent_stats(latent, firings, n_counted)
-        for latent, firings in caches.iterate_firings(db, cache)
-    }
-    silent = caches.load_firings(db, cache, -1)
-    caches.finish_cache(
-        db,
-        cache.id,
-        (
-            stats.get(latent) or latent_stats(latent, silent, n_counted)
-            for latent in range(cache.n_latents)
-        ),
-    )
 
 
 def open_source(
@@ -94,12 +58,17 @@ def open_source(
     Windows near to others are known if the directions of all windows are in the file; see
     `write_vectors`.
     """
+    if cache.keep != "all" and width != reservoir.WIDTH:
+        raise UsageError(
+            f"this cache keeps windows of {reservoir.WIDTH} tokens: {width}",
+            f"ask for --width {reservoir.WIDTH}, or cache with --keep all",
+        )
     lengths, token_ids = caches.load_tokens(db, cache.corpus)
     grid = make_grid(lengths, width)
 
     def siblings(latent: int) -> Iterator[Firings]:
         for other in details.siblings(db, cache.id, latent, N_SIBLINGS):
-            yield caches.load_firings(db, cache, other)
+            yield cached.load_firings(db, cache, other)
 
     return Source(
         cache.id,
@@ -108,7 +77,20 @@ def open_source(
         lambda ids: tokenizer.texts(ids.tolist()),
         siblings if details.has_details(db, cache.id) else None,
         _nearest(db, cache, grid, embedder_id) if embedder_id else None,
+        _kept(db, cache, grid) if cache.keep != "all" else None,
     )
+
+
+def _kept(db: Database, cache: CacheInfo, grid: Grid) -> Callable[[int], reservoir.Kept]:
+    """What a draw must know of the windows of a latent, where a reservoir was kept."""
+    common = reservoir.common_windows(grid.n_windows)
+
+    def kept(latent: int) -> reservoir.Kept:
+        active = active_windows(grid, cached.load_firings(db, cache, latent))
+        n_windows = caches.load_latent(db, cache.id, latent).n_windows or 0
+        return reservoir.Kept(n_windows, reservoir.sample(active.numbers, latent), common)
+
+    return kept
 
 
 def _nearest(db: Database, cache: CacheInfo, grid: Grid, embedder_id: str) -> Near | None:
@@ -168,7 +150,7 @@ def write_examples(
 ) -> Iterator[None]:
     """Draw the example sets of latents, each stored whole."""
     for latent in latents:
-        firings = caches.load_firings(db, cache, latent)
+        firings = cached.load_firings(db, cache, latent)
         examples = draw_example_set(source, latent, firings, settings, seed)
         studies.store_example_set(db, cache.id, examples)
         yield

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from lite_interp import study
-from lite_interp.cache import Sample, Site, read_sample
+from lite_interp.fit import Sample, Site, read_sample
 from lite_interp.cli import app
 from lite_interp.coder_check import check_coder, demo_corpus, trying, warnings
 from lite_interp.coder_check.declared import compare, factors_of

@@ -23,8 +23,8 @@ from tiny_results import (
     store_latent,
 )
 
-from lite_interp import codec
-from lite_interp.db import caches, steerings, studies
+from lite_interp import firing_codec
+from lite_interp.db import cached, caches, steerings, studies
 from lite_interp.db import trials as trial_rows
 from lite_interp.db.file import add
 from lite_interp.errors import ResultsError, UsageError
@@ -107,8 +107,13 @@ def store_dense(db, dense, cache_id=CACHE):
             flat = part[:, :, latent].reshape(-1)
             places = np.flatnonzero(flat)
             if len(places):
-                packed.append((latent, codec.pack_firings(places, flat[places])))
-        caches.store_cache_shard(db, shard_row(ordinal, cache_id), packed)
+                packed.append((latent, firing_codec.pack_firings(places, flat[places])))
+        cached.store_cache_shard(db, shard_row(ordinal, cache_id), packed)
+
+
+def pending(db, cache_id=CACHE):
+    found = {cache.id: cache for cache in caches.load_caches(db)}
+    return cached.pending_shards(db, found[cache_id])
 
 
 def back(firings):
@@ -128,12 +133,12 @@ def test_firings_come_back_over_all_shards(dense):
     store_dense(db, dense)
     cache = caches.load_caches(db)[0]
     for latent in range(3):
-        firings = caches.load_firings(db, cache, latent)
+        firings = cached.load_firings(db, cache, latent)
         np.testing.assert_array_equal(back(firings), dense[:, :, latent])
         assert (firings.contexts.dtype, firings.positions.dtype) == (np.int32, np.int32)
         order = firings.contexts.astype(int) * 8 + firings.positions
         assert (np.diff(order) > 0).all()
-    found = dict(caches.iterate_firings(db, cache))
+    found = dict(cached.iterate_firings(db, cache))
     assert list(found) == [latent for latent in range(3) if dense[:, :, latent].any()]
     for latent, firings in found.items():
         np.testing.assert_array_equal(back(firings), dense[:, :, latent])
@@ -150,17 +155,17 @@ def test_two_caches_and_two_corpora_in_one_file_are_kept_apart(db):
     store_dense(db, first)
     flat = second[:2]
     packed = [
-        (latent, codec.pack_firings(places, flat[:, :, latent].reshape(-1)[places]))
+        (latent, firing_codec.pack_firings(places, flat[:, :, latent].reshape(-1)[places]))
         for latent in range(2)
         for places in [np.flatnonzero(flat[:, :, latent].reshape(-1))]
     ]
-    caches.store_cache_shard(db, shard_row(0, "b2:second"), packed)
+    cached.store_cache_shard(db, shard_row(0, "b2:second"), packed)
     for cache in caches.load_caches(db):
         expected = first if cache.id == CACHE else second
         for latent in range(2):
-            found = caches.load_firings(db, cache, latent)
+            found = cached.load_firings(db, cache, latent)
             np.testing.assert_array_equal(back(found), expected[:, :, latent])
-        for latent, found in caches.iterate_firings(db, cache):
+        for latent, found in cached.iterate_firings(db, cache):
             np.testing.assert_array_equal(back(found), expected[:, :, latent])
 
 
@@ -171,37 +176,38 @@ def replace_first(shard, first):
 def test_a_latent_that_never_fired_has_no_firings(db):
     tiny_results.store_corpus(db)
     cache = caches.load_caches(db)[0]
-    found = caches.load_firings(db, cache, 3)
+    found = cached.load_firings(db, cache, 3)
     assert (len(found.contexts), len(found.positions), len(found.values)) == (0, 0, 0)
-    assert list(caches.iterate_firings(db, cache)) == []
+    assert list(cached.iterate_firings(db, cache)) == []
 
 
 def test_shards_are_pending_until_they_are_stored(db):
     tiny_results.store_corpus(db)
-    assert caches.pending_shards(db, CACHE, CORPUS.id) == [0, 1, 2]
-    caches.store_cache_shard(db, shard_row(1), [])
-    assert caches.pending_shards(db, CACHE, CORPUS.id) == [0, 2]
-    assert caches.pending_shards(db, "b2:other", CORPUS.id) == [0, 1, 2]
+    assert pending(db) == [0, 1, 2]
+    cached.store_cache_shard(db, shard_row(1), [])
+    assert pending(db) == [0, 2]
+    tiny_results.add_cache(db, "b2:other")
+    assert pending(db, "b2:other") == [0, 1, 2]
 
 
 def test_a_shard_is_stored_whole_or_not_at_all(db):
     tiny_results.store_corpus(db)
 
     def broken():
-        yield 0, codec.pack_firings(np.array([1]), np.array([1.0], np.float32))
+        yield 0, firing_codec.pack_firings(np.array([1]), np.array([1.0], np.float32))
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        caches.store_cache_shard(db, shard_row(0), broken())
-    assert caches.pending_shards(db, CACHE, CORPUS.id) == [0, 1, 2]
+        cached.store_cache_shard(db, shard_row(0), broken())
+    assert pending(db) == [0, 1, 2]
     assert n_rows(db, "firings") == 0
 
 
 def test_a_shard_that_is_stored_twice_is_there_once(db):
     tiny_results.store_corpus(db)
-    packed = [(0, codec.pack_firings(np.array([1]), np.array([1.0], np.float32)))]
+    packed = [(0, firing_codec.pack_firings(np.array([1]), np.array([1.0], np.float32)))]
     for _ in range(2):
-        caches.store_cache_shard(db, shard_row(0), packed)
+        cached.store_cache_shard(db, shard_row(0), packed)
     assert (n_rows(db, "firings"), n_rows(db, "cache_shards")) == (1, 1)
 
 
@@ -219,7 +225,7 @@ def finish(db, cache_id=CACHE, stats=()):
 def test_a_complete_cache_knows_what_was_counted_and_masked(db):
     tiny_results.store_corpus(db)
     for shard in range(3):
-        caches.store_cache_shard(db, shard_row(shard, n_counted=10 + shard), [])
+        cached.store_cache_shard(db, shard_row(shard, n_counted=10 + shard), [])
     assert caches.counted_positions(db, CACHE) == 10 + 11 + 12
     assert caches.load_caches(db)[0].n_counted is None
     finish(db, stats=[make_stats(0), make_stats(1)])
@@ -230,7 +236,7 @@ def test_a_complete_cache_knows_what_was_counted_and_masked(db):
 
 def test_a_cache_without_anything_masked_is_complete_too(db):
     tiny_results.store_corpus(db)
-    caches.store_cache_shard(db, shard_row(0, n_masked={}), [])
+    cached.store_cache_shard(db, shard_row(0, n_masked={}), [])
     finish(db)
     assert db.execute("select n_counted, n_masked from caches").fetchone() == (10, 0)
 
@@ -261,7 +267,7 @@ def test_latents_are_found_by_density_both_ends_included(db):
 def test_a_cache_is_described_with_what_is_needed_to_read_from_it(db):
     (found,) = caches.load_caches(db)
     assert found == caches.CacheInfo(
-        CACHE, CORPUS, "b2:subject", "/models/s", "b2:coder", "c", "layers.1.output", 4, None
+        CACHE, CORPUS, "b2:subject", "/models/s", "b2:coder", "c", "layers.1.output", 4, None, 1
     )
 
 

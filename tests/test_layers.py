@@ -12,28 +12,31 @@ HEAVY = {"torch", "transformers", "llama_cpp", "sentence_transformers", "sklearn
 
 # A module imports only from the rows above its own. Every module stands in one row.
 LAYERS = [
-    "errors ids records codec data migrations",  # words: no imports of ours
+    "errors ids records codec firing_codec data migrations",  # words: no imports of ours
     # One job each.
     "stats render manifests prompts local_model transport hookpoints documents terminal tables"
     " choices",
-    "rates sequential calibration correlations details ways score_lines",
+    "rates sequential calibration correlations details products ways score_lines",
     "db",  # the results file
     "engine",  # llama.cpp
     "subject tokenizer sae embedder fetch",  # models
-    "windows cost sheets lens steering window_index",
-    "negatives measures",
+    "windows cost sheets lens tallies steering window_index fit shelf",
+    "negatives measures reservoir cofiring",
     "corpus cache samplers score",  # the method: records in, records out
     "explain",  # tries what it writes as a scorer does
     "judging oracle_rules",
-    "study stages scoring detailing analysis",  # where computing meets storing
+    "study stages scoring detailing analysis caching",  # where computing meets storing
     "agreement choosing compare",
     "loading",
-    "tools",
+    "tools reopening",
     "intervening oracles outside",
-    "explain_pipeline score_pipeline",
+    "explain_pipeline score_pipeline search text_firings",
     "pipeline",  # a whole command
-    "report serve view overview estimate planning doctor coder_check loss requantize",
-    "demo grid",
+    "view overview estimate planning doctor coder_check loss requantize",
+    "report",  # pages
+    "serve",
+    "demo grid export",
+    "merge",
     "cli",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import tiny_results
 from sqlite_utils import Database
 from tiny_results import CACHE, EMBEDDER, ENGINE, PROMPT, USAGE, make_examples, make_explanation
 
 from lite_interp import analysis
-from lite_interp.db import studies, trials
+from lite_interp.db import cached, caches, studies, trials
 from lite_interp.db.file import open_results, read_results
 from lite_interp.errors import ResultsError
+from lite_interp.firing_codec import pack_firings
 from lite_interp.ids import canonical_json
 from lite_interp.migrations import APPLICATION_ID, SCHEMA_VERSION, migrations
 from lite_interp.records import Usage
@@ -100,7 +102,8 @@ TRIALS = (
 )  # fmt: skip
 VERDICTS = ("trial_id", "window_id", "active", "value", "failure")
 KEPT = {
-    "example_sets": "*", "example_set_windows": "*", "windows": "*", "caches": "*", "engines": "*",
+    "example_sets": "*", "example_set_windows": "*", "windows": "*", "engines": "*",
+    "caches": "id, corpus_id, subject_id, coder_id, settings, n_counted, n_masked",
     "explanations": "id, latent, example_set_id, explainer, settings, text, raw, failure",
 }  # fmt: skip
 
@@ -213,3 +216,29 @@ def test_a_migration_that_is_killed_leaves_the_old_file(tmp_path, monkeypatch):
     with open_results(path):
         pass
     assert everything(path, "verdicts", *VERDICTS) == before
+
+
+def test_firings_of_an_old_file_are_found_by_their_new_keys(tmp_path):
+    path = tmp_path / "old.db"
+    write_old(path)
+    places, values = np.array([3, 9]), np.array([4.0, 0.5], np.float32)
+    with sqlite3.connect(path) as connection:
+        db = Database(connection)
+        tiny_results.store_corpus(db)
+        for shard in range(3):
+            insert(
+                db, "cache_shards", cache_id=CACHE, shard=shard, n_firings=2, n_counted=16,
+                n_masked="{}", seconds=0.5,
+            )  # fmt: skip
+            blob = pack_firings(places + shard, values)
+            insert(db, "firings", cache_id=CACHE, shard=shard, latent=2, packed=blob)
+    connection.close()
+    with open_results(path) as db:
+        (cache,) = caches.load_caches(db)
+        found = cached.load_firings(db, cache, 2)
+        assert cached.pending_shards(db, cache) == []
+        assert dict(cached.iterate_firings(db, cache)).keys() == {2}
+    # Two contexts of eight tokens in each shard.
+    assert found.contexts.tolist() == [0, 1, 2, 3, 4, 5]
+    assert found.positions.tolist() == [3, 1, 4, 2, 5, 3]
+    assert found.values.tolist() == [4.0, 0.5] * 3

@@ -134,8 +134,8 @@ def test_a_poor_fit_of_neurons_is_said_and_not_refused(parts, monkeypatch):
 
 def test_neurons_are_cached_and_steered(parts, tmp_path):
     path = tmp_path / "results.db"
-    name = cache_corpus(path, job_of(parts), tiny_study.Told())
-    random = cache_corpus(path, job_of(parts, random=True), tiny_study.Told())
+    (name,) = cache_corpus(path, job_of(parts), tiny_study.Told())
+    (random,) = cache_corpus(path, job_of(parts, random=True), tiny_study.Told())
     loaded = load_job(job_of(parts), tiny_study.Told())
     with read_results(path) as db:
         found = {cache.id: cache for cache in caches.load_caches(db)}

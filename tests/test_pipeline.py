@@ -12,7 +12,7 @@ import tiny_study
 from lite_interp import scoring, study
 from lite_interp.cache import cache_id
 from lite_interp.choosing import choose_latents
-from lite_interp.db import caches, trials
+from lite_interp.db import cached, caches, trials
 from lite_interp.db.file import read_results
 from lite_interp.demo import print_results
 from lite_interp.engine.scripted import ScriptedEngine
@@ -312,7 +312,7 @@ def test_a_damaged_blob_is_one_line(moved):
     with sqlite3.connect(moved / "study.db") as db:
         db.execute("update firings set packed = x'00'")
     with read_results(moved / "study.db") as db, pytest.raises(ResultsError, match="damaged"):
-        caches.load_firings(db, caches.load_caches(db)[0], latents[0])
+        cached.load_firings(db, caches.load_caches(db)[0], latents[0])
 
 
 def test_a_cache_without_details_gets_them_when_it_is_asked_for_again(moved):

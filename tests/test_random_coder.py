@@ -210,8 +210,9 @@ def results(parts, tmp_path_factory):
     """The real and the random coder in one file, cached."""
     path = tmp_path_factory.mktemp("random") / "results.db"
     told = tiny_study.Told()
-    real = cache_corpus(path, tiny_study.cache_job(parts), told)
-    return path, real, cache_corpus(path, job_of(parts), told)
+    (real,) = cache_corpus(path, tiny_study.cache_job(parts), told)
+    (random,) = cache_corpus(path, job_of(parts), told)
+    return path, real, random
 
 
 def test_both_coders_go_through_the_pipeline_in_one_file(results):

@@ -235,7 +235,7 @@ def test_what_is_held_out_does_not_change_what_is_shown():
 
 def test_mix_shows_the_strongest_and_others():
     ranks = np.arange(100)
-    found = SAMPLERS["mix"](ranks, 10, np.random.default_rng(0))
+    found = SAMPLERS["mix"](ranks, ranks, 10, np.random.default_rng(0))
     assert found[:5].tolist() == [0, 1, 2, 3, 4]
     assert found[5:].min() > 4 and found[5:].max() > 50
 
@@ -293,7 +293,7 @@ def test_a_sampler_gives_n_different_ranks_in_order(name, ranks, data):
     ranks = np.sort(ranks)
     n = data.draw(st.integers(0, len(ranks)))
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
-    chosen = SAMPLERS[name](ranks, n, random)
+    chosen = SAMPLERS[name](ranks, ranks, n, random)
     assert len(chosen) == n
     assert (np.diff(chosen) > 0).all()
     assert np.isin(chosen, ranks).all()
@@ -303,19 +303,24 @@ def test_a_sampler_gives_n_different_ranks_in_order(name, ranks, data):
 def test_quantiles_draws_alike_from_ten_equal_parts(ranks, data):
     ranks = np.sort(ranks)
     n = data.draw(st.integers(0, len(ranks)))
-    chosen = quantiles(ranks, n, np.random.default_rng(data.draw(st.integers(0, 99))))
+    chosen = quantiles(ranks, ranks, n, np.random.default_rng(data.draw(st.integers(0, 99))))
     counts = [np.isin(part, chosen).sum() for part in np.array_split(ranks, 10)]
     assert max(counts) - min(counts) <= 1
 
 
 def test_top_shows_the_strongest():
-    assert top(np.arange(5, 50), 3, np.random.default_rng(0)).tolist() == [5, 6, 7]
+    assert top(np.arange(5, 50), np.arange(5, 50), 3, np.random.default_rng(0)).tolist() == [
+        5,
+        6,
+        7,
+    ]
 
 
 def share_of_draws(sampler, n_ranks, n, n_draws=2000):
     drawn = np.zeros(n_ranks)
     for seed in range(n_draws):
-        drawn[sampler(np.arange(n_ranks), n, np.random.default_rng(seed))] += 1
+        ranks = np.arange(n_ranks)
+        drawn[sampler(ranks, ranks, n, np.random.default_rng(seed))] += 1
     return drawn / n_draws
 
 

@@ -204,9 +204,10 @@ def write_sparsify(
     return below
 
 
-def write_trained_like(folder: Path, hookpoint: str, d_in: int = D_MODEL, k: int = 4) -> Path:
-    """Write a sparsify coder of 4 * d_in latents that passes the check of its fit."""
-    n_latents = 4 * d_in
+def write_trained_like(
+    folder: Path, hookpoint: str, d_in: int = D_MODEL, k: int = 4, n_latents: int = 4 * D_MODEL
+) -> Path:
+    """Write a sparsify coder that passes the check of its fit."""
     weights = trained_like(d_in, n_latents)
     return write_sparsify(folder, hookpoint, d_in, n_latents, k, weights=weights)
 

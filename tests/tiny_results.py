@@ -49,7 +49,11 @@ def add_cache(db: Database, cache_id: str = CACHE, corpus: Corpus = CORPUS) -> s
     add(db, "coders", {**coder, **sizes, "fit": {"fvu": 0.1, "l0": 3.0}, "provenance": {}})
     add(db, "corpora", asdict(corpus))
     row = {"id": cache_id, "corpus_id": corpus.id, "subject_id": "b2:subject"}
-    add(db, "caches", {**row, "coder_id": "b2:coder", "settings": {"mask_special": True}})
+    row |= {"coder_id": "b2:coder", "settings": {"mask_special": True}}
+    if "number" in db["caches"].columns_dict:
+        caches.store_cache(db, row)
+    else:  # a file of an older version
+        add(db, "caches", row)
     add(db, "engines", {"id": ENGINE, "name": "e", "provenance": {}})
     add(db, "embedders", {"id": EMBEDDER, "name": "m", "provenance": {}})
     add(db, "prompts", {"id": PROMPT, "name": "p", "text": "{}"})

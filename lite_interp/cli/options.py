@@ -116,6 +116,14 @@ def parse_indices(text: str) -> tuple[int, ...]:
         ) from None
 
 
+def parse_part(text: str) -> tuple[int, int]:
+    """Part of the work as `2/3`: which, from 1, and of how many."""
+    index, slash, n = text.partition("/")
+    if not (slash and index.isdecimal() and n.isdecimal() and 1 <= int(index) <= int(n)):
+        raise UsageError(f"not a part of the work: {one_line(text)}", "e.g. --shard 2/3")
+    return int(index), int(n)
+
+
 def engine_section(model: str, n_ctx: int, threads: int, remote: bool, values: list[str] | None):
     """The [engine] section that the options of a command make up."""
     from lite_interp import study

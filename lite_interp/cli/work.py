@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lite_interp.cli.options import Results
+from lite_interp.cli.options import Results, parse_part
+from lite_interp.errors import UsageError
 
 
 def demo(
@@ -44,9 +45,11 @@ def run(
 def cache(
     results: Results,
     subject: Annotated[str, typer.Option(help="Installed model, Hub-layout folder or GGUF file.")],
-    coder: Annotated[str, typer.Option(help="Sparse coder: folder, file, or neurons:LAYER.")],
+    coder: Annotated[list[str], typer.Option(help="Folder, file, neurons:LAYER; may be repeated.")],
     corpus: Annotated[list[str], typer.Option(help="File or folder of text; may be repeated.")],
-    hookpoint: Annotated[str, typer.Option(help="Where it reads; empty = its files say.")] = "",
+    hookpoint: Annotated[
+        list[str] | None, typer.Option(help="Where each coder reads; left out = its files say.")
+    ] = None,
     text_field: Annotated[str, typer.Option(help="Field of JSON lines with the text.")] = "text",
     context: Annotated[int, typer.Option(help="Longest context, tokens.")] = 128,
     bos: Annotated[
@@ -58,33 +61,41 @@ def cache(
     random_coder: Annotated[
         bool, typer.Option("--random-coder", help="A floor: its shape, with random directions.")
     ] = False,
+    keep: Annotated[str, typer.Option(help="all, or reservoir: a part of each latent.")] = "all",
+    shard: Annotated[str, typer.Option(help="Part of the work, as 2/3; then `merge`.")] = "1/1",
+    batch_tokens: Annotated[int, typer.Option(help="Tokens in a pass; 0 = as memory has.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
 ) -> None:
-    """Corpus × subject × coder → firings. Goes on where it stopped."""
+    """Corpus × subject × coders → firings. Goes on where it stopped.
+
+    Several coders of one subject are read in one pass, each into a cache of its own.
+    """
     from lite_interp import study
     from lite_interp.loading import CacheJob
     from lite_interp.pipeline import cache_corpus
     from lite_interp.terminal import Terminal
 
+    part = parse_part(shard)
+    names = {"path": coder, "hookpoint": hookpoint or [""] * len(coder)}
+    if len(names["hookpoint"]) != len(coder):
+        raise UsageError(
+            f"{len(coder)} coders and {len(names['hookpoint'])} hookpoints",
+            "name a --hookpoint for each --coder, or for none",
+        )
+    first, *others = ({key: each[n] for key, each in names.items()} for n in range(len(coder)))
     sections = study.parse_study(
         {
             "subject": {"model": subject, "device": device, "dtype": dtype},
-            "coder": {
-                "path": coder,
-                "hookpoint": hookpoint,
-                "force": force,
-                "random": random_coder,
-            },
+            "coder": {**first, "force": force, "random": random_coder},
             "corpus": {
-                "paths": corpus,
-                "text_field": text_field,
-                "n_ctx": context,
-                "add_bos": bos,
-                "packed": pack,
-                "max_tokens": max_tokens,
+                "paths": corpus, "text_field": text_field, "n_ctx": context, "add_bos": bos,
+                "packed": pack, "max_tokens": max_tokens,
             },
+            "cache": {"keep": keep, "batch_tokens": batch_tokens},
         },
         "options",
-    )
-    cache_corpus(results, CacheJob(sections.subject, sections.coder, sections.corpus), Terminal())
+    )  # fmt: skip
+    more = tuple(sections.coder.model_copy(update=each) for each in others)
+    job = CacheJob(sections.subject, sections.coder, sections.corpus, sections.cache, more)
+    cache_corpus(results, job, Terminal(), part=part)

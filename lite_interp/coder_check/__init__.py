@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lite_interp.cache import FIT_TOKENS, Sample, Site, fit_sample, read_sample
 from lite_interp.coder_check.declared import compare, factors_of
 from lite_interp.coder_check.report import CoderReport, Densities, fvu_of, is_better, warnings
 from lite_interp.coder_check.sites import Pair, everywhere, layer_of, near, width
@@ -25,6 +24,7 @@ from lite_interp.data import data_folder
 from lite_interp.documents import Skips
 from lite_interp.errors import SubjectError, one_line
 from lite_interp.fetch import model_path
+from lite_interp.fit import FIT_TOKENS, Sample, Site, fit_sample, read_sample
 from lite_interp.loading import (
     CacheJob,
     Reporter,

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lite_interp.cache import Sample, Site, read_sample
 from lite_interp.coder_check.sites import Pair
+from lite_interp.fit import Sample, Site, read_sample
 from lite_interp.ids import generator
 from lite_interp.records import ContextShard, Hookpoint
 from lite_interp.sae import Fit, SparseCoder, measure_fit

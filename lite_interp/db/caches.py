@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -14,8 +14,9 @@ from sqlite_utils import Database
 from lite_interp import codec
 from lite_interp.db.file import add
 from lite_interp.errors import ResultsError, UsageError, one_line
-from lite_interp.records import ContextShard, Corpus, Firings, LatentStats
+from lite_interp.records import ContextShard, Corpus, LatentStats
 
+Blobs = TypeVar("Blobs")
 Unpacked = TypeVar("Unpacked")
 
 
@@ -41,6 +42,12 @@ class CacheInfo:
     """Width of the coder."""
     n_counted: int | None
     """Positions counted; None while the cache is not complete."""
+    number: int
+    """What the keys of its firings begin with; of this file alone."""
+    span: int = 1
+    """Shards of contexts that make up one of its shards."""
+    keep: str = "all"
+    """Which firings are left once it is complete: a name in `reservoir.KEEP`."""
 
 
 def store_corpus(db: Database, corpus: Corpus, shards: Iterable[ContextShard]) -> None:
@@ -91,26 +98,10 @@ def load_tokens(db: Database, corpus: Corpus) -> tuple[NDArray[np.int32], NDArra
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def pending_shards(db: Database, cache_id: str, corpus_id: str) -> list[int]:
-    """Shards of the corpus that this cache has not finished."""
-    rows = db.execute(
-        """select shard from context_shards where corpus_id = ? and shard not in
-           (select shard from cache_shards where cache_id = ?) order by shard""",
-        [corpus_id, cache_id],
-    )
-    return [shard for (shard,) in rows]
-
-
-def store_cache_shard(
-    db: Database, row: dict[str, Any], packed: Iterable[tuple[int, bytes]]
-) -> None:
-    """Store a shard of firings, all or nothing: its row, and a blob for each firing latent."""
-    with db.atomic():
-        add(db, "cache_shards", row)
-        db.conn.executemany(
-            "insert or ignore into firings (cache_id, shard, latent, packed) values (?, ?, ?, ?)",
-            ((row["cache_id"], row["shard"], latent, blob) for latent, blob in packed),
-        )
+def store_cache(db: Database, row: dict[str, Any]) -> None:
+    """Store a cache unless it is there; its firings get a number of this file."""
+    (number,) = db.execute("select coalesce(max(number), 0) + 1 from caches").fetchone()
+    add(db, "caches", {**row, "number": number})
 
 
 def finish_cache(db: Database, cache_id: str, latents: Iterable[LatentStats]) -> None:
@@ -144,7 +135,8 @@ def load_caches(db: Database) -> list[CacheInfo]:
     """Every cache in the file, in the order they were begun."""
     rows = db.query(
         """select caches.id, corpus_id, subject_id, coder_id, n_counted,
-                  coders.name as coder_name, hookpoint, n_latents,
+                  coders.name as coder_name, hookpoint, n_latents, number, span,
+                  coalesce(json_extract(caches.settings, '$.keep'), 'all') as keep,
                   json_extract(subjects.provenance, '$.path') as subject_path
            from caches join coders on coders.id = coder_id join subjects on subjects.id = subject_id
            order by caches.rowid"""
@@ -160,6 +152,15 @@ def shard_places(db: Database, corpus_id: str) -> list[tuple[int, int, int]]:
         [corpus_id],
     )
     return rows.fetchall()
+
+
+def first_context(db: Database, corpus_id: str, shard: int) -> int:
+    """Ordinal of the first context of a shard of contexts."""
+    row = db.execute(
+        "select first_context from context_shards where corpus_id = ? and shard = ?",
+        [corpus_id, shard],
+    )
+    return int(row.fetchone()[0])
 
 
 def coder_place(db: Database, coder_id: str) -> tuple[str, str, dict[str, Any]]:
@@ -206,56 +207,14 @@ def the_cache(db: Database, wanted: str = "") -> CacheInfo:
     return found[0]
 
 
-def iterate_firings(db: Database, cache: CacheInfo) -> Iterator[tuple[int, Firings]]:
-    """Every latent that fired, with its firings over all shards, one latent at a time."""
-    rows = db.execute(
-        """select latent, first_context, packed from firings
-           join context_shards using (shard)
-           where cache_id = ? and corpus_id = ? order by latent, shard""",
-        [cache.id, cache.corpus.id],
-    )
-    latent, parts = -1, []
-    for number, first, blob in rows:
-        if number != latent and parts:
-            yield latent, _join(parts, cache.corpus.n_ctx)
-            parts = []
-        latent = number
-        parts.append((first, blob))
-    if parts:
-        yield latent, _join(parts, cache.corpus.n_ctx)
-
-
-def load_firings(db: Database, cache: CacheInfo, latent: int) -> Firings:
-    """Where one latent fired; empty arrays if it never did."""
-    rows = db.execute(
-        """select first_context, packed from context_shards join firings
-           on firings.cache_id = ? and firings.shard = context_shards.shard and latent = ?
-           where corpus_id = ? order by firings.shard""",
-        [cache.id, latent, cache.corpus.id],
-    )
-    return _join(rows.fetchall(), cache.corpus.n_ctx)
-
-
-def intact(unpack: Callable[[bytes], Unpacked], blob: bytes) -> Unpacked:
-    """What a blob holds, or one line that says the file is damaged."""
+def intact(unpack: Callable[[Blobs], Unpacked], blob: Blobs) -> Unpacked:
+    """What a blob holds, or several, or one line that says the file is damaged."""
     try:
         return unpack(blob)
     except ValueError as error:
         raise ResultsError(
             f"the file is damaged: {error}", "take a copy from before, or cache again"
         ) from error
-
-
-def _join(parts: list[tuple[int, bytes]], n_ctx: int) -> Firings:
-    places, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for first, blob in parts:
-        place, value = intact(codec.unpack_firings, blob)
-        places.append(place + first * n_ctx)
-        values.append(value)
-    place = np.concatenate(places)
-    return Firings(
-        (place // n_ctx).astype(np.int32), (place % n_ctx).astype(np.int32), np.concatenate(values)
-    )
 
 
 def load_latent(db: Database, cache_id: str, latent: int) -> LatentStats:

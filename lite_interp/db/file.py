@@ -25,6 +25,9 @@ PAGE_SIZE = 16384
 """Bytes. Packed firings are about 1 KB each; larger pages leave less unused at their ends."""
 
 
+FREE_PAGES = ("freelist_count", "page_count")
+
+
 @contextmanager
 def open_results(path: Path, *, create: bool = False) -> Iterator[Database]:
     """A results file to write to, one writer at a time; closed and in one piece afterwards.
@@ -40,7 +43,7 @@ def open_results(path: Path, *, create: bool = False) -> Iterator[Database]:
         )
     with _one_writer(path), _plain_errors(path):
         new = not path.exists()
-        db = Database(sqlite3.connect(path.absolute(), isolation_level=None))
+        db = Database(sqlite3.connect(path.absolute().as_uri(), uri=True, isolation_level=None))
         empty = False
         try:
             _prepare(db, path)
@@ -218,12 +221,23 @@ def _plain_errors(path: Path) -> Iterator[None]:
             "unable to open": ("cannot be opened", "look at the rights of the file and its folder"),
             "malformed": ("the file is damaged", "take a copy from before; `verify` lists what is"),
             "not a database": ("not a results file of lite-interp", ""),
+            "no such module": (
+                "this Python's SQLite has no full-text search (FTS5)",
+                "another build of Python brings it",
+            ),
             "disk I/O error": ("the disk cannot be read or written", "is there room on it?"),
         }
         for sign, (message, hint) in reasons.items():
             if sign in str(error):
                 raise ResultsError(f"{message}: {one_line(path)}", hint) from error
         raise
+
+
+def shrink(db: Database) -> None:
+    """Give free pages back to the disk, if they are more than a tenth of the file."""
+    free, pages = (db.execute(f"pragma {name}").fetchone()[0] for name in FREE_PAGES)
+    if free > pages / 10:
+        db.execute("vacuum")
 
 
 def add(db: Database, table: str, row: dict[str, Any]) -> None:

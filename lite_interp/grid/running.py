@@ -44,9 +44,9 @@ def run_grid(
             tell.say(f"{number} of {len(conditions)}: {condition.label}")
             whole = changed(base, condition.changes)
             job = CacheJob(whole.subject, whole.coder, whole.corpus, whole.cache)
-            key = canonical_json([section.model_dump() for section in job])
+            key = canonical_json([section.model_dump() for section in job[:4]])
             if key not in cached:
-                cached[key] = cache_corpus(results, job, tell)
+                (cached[key],) = cache_corpus(results, job, tell)
             wanted = cached[key].removeprefix("b2:")
             found = explain_latents(results, wanted, explain_job, tell, models)
             score_job = score_job._replace(

@@ -111,6 +111,8 @@ class LatentStats:
     """Mean activation over its firings; 0 if it never fired."""
     histogram: tuple[int, ...]
     """Firings in 20 equal bins from 0 to `max_value`."""
+    n_windows: int | None = None
+    """Windows of 32 tokens in which it fired, where only some are kept; None = all are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

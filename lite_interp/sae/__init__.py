@@ -27,12 +27,11 @@ from lite_interp.sae.check import (
     Fit,
     check_fits,
     measure_fit,
-    median_norm,
-    outlier_positions,
     refuse_bad_fit,
     valid_positions,
 )
 from lite_interp.sae.coder import Encoded, Fired, SparseCoder
+from lite_interp.sae.encoder import Encoder, make_encoder
 from lite_interp.sae.files import READERS, shapes_of
 from lite_interp.sae.neurons import NEURONS
 from lite_interp.sae.random_coder import RANDOM, Recipe, make_recipe, randomised
@@ -42,6 +41,7 @@ __all__ = [
     "FORMATS",
     "RANDOM",
     "Encoded",
+    "Encoder",
     "Fired",
     "Fit",
     "Format",
@@ -51,10 +51,9 @@ __all__ = [
     "detect",
     "find_coders",
     "load_coder",
+    "make_encoder",
     "make_recipe",
     "measure_fit",
-    "median_norm",
-    "outlier_positions",
     "randomised",
     "refuse_bad_fit",
     "valid_positions",

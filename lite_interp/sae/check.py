@@ -108,31 +108,3 @@ def refuse_bad_fit(fit: Fit, coder: SparseCoder) -> list[str]:
 def valid_positions(lengths: Any, width: int) -> Tensor:
     """(n, width) bool: which positions lie within their context's length."""
     return torch.arange(width) < torch.as_tensor(lengths)[:, None]
-
-
-def median_norm(x: Tensor, lengths: Any) -> float:
-    """Median length of the activation vectors of a fixed sample; NaN for an empty one.
-
-    Args:
-        x: (n, t, d) activations.
-        lengths: (n,) tokens in each context.
-    """
-    norms = x.float().norm(dim=-1).cpu()
-    return (
-        float(norms[valid_positions(lengths, x.shape[1])].median()) if norms.numel() else math.nan
-    )
-
-
-def outlier_positions(x: Tensor, lengths: Any, threshold: float) -> Tensor:
-    """(n, t) bool, on the CPU: positions whose vector is longer than a threshold.
-
-    The threshold, usually 10 x `median_norm`, is measured once on a fixed sample, so that what is
-    masked does not depend on the batch.
-
-    Args:
-        x: (n, t, d) activations.
-        lengths: (n,) tokens in each context.
-        threshold: longest vector that is no outlier.
-    """
-    long = x.float().norm(dim=-1).cpu() > threshold
-    return long & valid_positions(lengths, x.shape[1])

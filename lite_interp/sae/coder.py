@@ -16,7 +16,7 @@ threshold.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ from lite_interp.errors import CoderError, one_line
 Activation = Literal["relu", "topk", "groupmax", "jumprelu", "gated"]
 Transform = Literal["none", "layer_norm", "norm_rescale", "centre"]
 
+EVERY = slice(None)
 BLOCK_ELEMENTS = 1 << 24
 """Most float32 numbers in one dense block of pre-activations: 64 MiB."""
 
@@ -144,6 +145,11 @@ class SparseCoder:
         return self.W_enc.shape[1]
 
     @property
+    def compete(self) -> bool:
+        """Whether a latent fires only if it is among the largest."""
+        return self.activation in ("topk", "groupmax")
+
+    @property
     def is_transcoder(self) -> bool:
         """Whether it writes elsewhere than it reads."""
         return self.reads != self.writes
@@ -164,7 +170,7 @@ class SparseCoder:
         Args:
             x: (n, d_in) activations at the hookpoint, any dtype.
         """
-        fired = [self._encode_block(block) for block in self._blocks(x)]
+        fired = [self._encode_block(block) for block in self.blocks(x)]
         width = max((values.shape[1] for values, _ in fired), default=self.k or 0)
         padded = [
             tuple(functional.pad(part, (0, width - part.shape[1])) for part in encoded)
@@ -178,19 +184,18 @@ class SparseCoder:
     def firings(self, x: Tensor) -> Fired:
         """All activations > 0; no more than a block of tokens is ever dense.
 
+        `Encoder.firings` finds the same sooner.
+
         Args:
             x: (n, d_in) activations at the hookpoint, any dtype.
         """
         found, start = [], 0
-        for block in self._blocks(x):
+        for block in self.blocks(x):
             dense = self._dense(block)
             rows, latents = dense.nonzero(as_tuple=True)
             found.append((rows + start, latents, dense[rows, latents]))
             start += len(block)
-        if not found:
-            none = x.new_zeros(0).long()
-            return Fired(none, none, none.float())
-        return Fired(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        return join_fired(found, x.device)
 
     def decode(self, encoded: Encoded) -> Tensor:
         """(n, d_out) a W_dec + b_dec: the output before `untransform` and without `W_skip`."""
@@ -215,7 +220,7 @@ class SparseCoder:
         y = y * scale + centre
         return y if self.W_skip is None else y + x @ self.W_skip.T
 
-    def _blocks(self, x: Tensor) -> Iterator[Tensor]:
+    def blocks(self, x: Tensor) -> Iterator[Tensor]:
         """Runs of tokens whose dense activations fit in a block."""
         if x.ndim != 2 or x.shape[1] != self.d_in:
             raise CoderError(
@@ -234,27 +239,30 @@ class SparseCoder:
             return x.mean(-1, keepdim=True), 1.0
         return 0.0, 1.0
 
-    def _dense(self, x: Tensor) -> Tensor:
-        """(n, n_latents) activations of a block."""
+    def prepared(self, x: Tensor) -> Tensor:
+        """(n, d_in) float32, x' above: what the encoder multiplies."""
         x = x.float()
         if self.input_transform != "none":
             centre, scale = self.norms(x)
             x = (x - centre) / scale
-        if self.pre_bias is not None:
-            x = x - self.pre_bias
-        p = torch.addmm(self.b_enc, x, self.W_enc)
-        if self.threshold is not None:
-            return p.where(p > self.threshold, 0).relu_()
-        if self.gate is not None:
-            magnitude = (p - self.b_enc) * self.gate.r_mag.exp() + self.gate.b_mag
-            return magnitude.relu_().where(p > 0, 0)
-        if self.activation == "relu":
-            return p.relu_()
-        values, indices = self._largest(p.relu_())
-        return torch.zeros_like(p).scatter_(1, indices, values)
+        return x if self.pre_bias is None else x - self.pre_bias
 
-    def _largest(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, k) values and latents that topk or groupmax keeps."""
+    def fired(self, p: Tensor, latents: Tensor | slice = EVERY) -> Tensor:
+        """Activations from pre-activations p, where each latent is by itself; p may be overwritten.
+
+        Args:
+            p: (..., m) pre-activations.
+            latents: (..., m) or (m,) which latents they are of.
+        """
+        if self.threshold is not None:
+            return p.where(p > self.threshold[latents], 0).relu_()
+        if self.gate is not None:
+            scale, bias = self.gate.r_mag[latents].exp(), self.gate.b_mag[latents]
+            return ((p - self.b_enc[latents]) * scale + bias).relu_().where(p > 0, 0)
+        return p.relu_()
+
+    def largest(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, k) values and latents that topk or groupmax keeps of (n, n_latents)."""
         k = self.k or 0
         if self.activation == "topk":
             return p.topk(k, dim=-1, sorted=False)
@@ -262,8 +270,23 @@ class SparseCoder:
         values, indices = p.unflatten(-1, (k, size)).max(dim=-1)
         return values, indices + torch.arange(0, self.n_latents, size, device=p.device)
 
+    def _dense(self, x: Tensor) -> Tensor:
+        """(n, n_latents) activations of a block."""
+        activations = self.fired(torch.addmm(self.b_enc, self.prepared(x), self.W_enc))
+        if not self.compete:
+            return activations
+        values, indices = self.largest(activations)
+        return torch.zeros_like(activations).scatter_(1, indices, values)
+
     def _encode_block(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values and latents of a block, as many for each token as the busiest has."""
         dense = self._dense(x)
         width = self.k or int((dense > 0).sum(-1).max())
         return dense.topk(width, dim=-1)
+
+
+def join_fired(parts: Sequence[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> Fired:
+    """Rows, latents and values of several blocks as one."""
+    none = torch.zeros(0, dtype=torch.long, device=device)
+    every = [(none, none, none.float()), *parts]
+    return Fired(*(torch.cat(each) for each in zip(*every, strict=True)))

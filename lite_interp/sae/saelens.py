@@ -175,14 +175,6 @@ def _fold(tensors: dict[str, Tensor], known: Assumptions, folder: Path) -> None:
             )
         tensors["W_dec"] = tensors["W_dec"] * scale[:, None]
         known.notes.append("finetuning scaling_factor folded into W_dec")
-    if known.config.get("rescale_acts_by_decoder_norm"):
-        if "b_enc" not in tensors:
-            raise CoderError("rescale_acts_by_decoder_norm of the sparse coder, but no b_enc")
-        norm = tensors["W_dec"].norm(dim=-1)
-        tensors["W_enc"] = tensors["W_enc"] * norm
-        tensors["b_enc"] = tensors["b_enc"] * norm
-        tensors["W_dec"] = tensors["W_dec"] / norm[:, None]
-        known.notes.append("rescale_acts_by_decoder_norm: decoder norms folded")
     if (folder / "activation_scaler.json").is_file():
         scaler = read_config(folder / "activation_scaler.json")
         known.config = {**known.config, "activation_scaler": scaler}
@@ -199,3 +191,12 @@ def _fold(tensors: dict[str, Tensor], known: Assumptions, folder: Path) -> None:
             tensors["W_dec"] = tensors["W_dec"] / factor
             tensors["b_dec"] = tensors["b_dec"] / factor
             known.notes.append(f"scaling_factor {factor} of activation_scaler.json folded")
+    # After the scale, as when training ends: it changes the norms, and so the activations' unit.
+    if known.config.get("rescale_acts_by_decoder_norm"):
+        if "b_enc" not in tensors:
+            raise CoderError("rescale_acts_by_decoder_norm of the sparse coder, but no b_enc")
+        norm = tensors["W_dec"].norm(dim=-1)
+        tensors["W_enc"] = tensors["W_enc"] * norm
+        tensors["b_enc"] = tensors["b_enc"] * norm
+        tensors["W_dec"] = tensors["W_dec"] / norm[:, None]
+        known.notes.append("rescale_acts_by_decoder_norm: decoder norms folded")

@@ -1,7 +1,8 @@
 """EleutherAI sparsify: `<hookpoint>/cfg.json` and `<hookpoint>/sae.safetensors`.
 
 The folder's name is the hookpoint, and it means the module's output; a transcoder reads the
-module's input. `b_dec` is subtracted before the encoder, except in a transcoder.
+module's input. `b_dec` is subtracted before the encoder unless `transcode` is true. A skip
+connection alone makes a transcoder too, as Delphi has it, but its `b_dec` is subtracted.
 Facts: github.com/EleutherAI/sparsify, sparse_coder.py, versions 0.0.1 to 1.3.3.
 """
 
@@ -44,7 +45,10 @@ def load(folder: Path, overrides: Mapping[str, Any]) -> SparseCoder:
     )
     encoder, b_dec, skip = tensors["encoder.weight"], tensors["b_dec"], tensors.get("W_skip")
     _check_shape(known, tuple(encoder.shape))
-    transcoder = bool(known.get("transcode", False)) or skip is not None
+    transcode = bool(known.get("transcode", False))
+    transcoder = transcode or skip is not None
+    if transcoder and not transcode:
+        known.notes.append("a skip connection without transcode: it reads its module's input")
     hookpoint = _hookpoint(folder)
     known.notes.append(f"the hookpoint is the folder's name: {hookpoint}")
     return SparseCoder(
@@ -58,7 +62,7 @@ def load(folder: Path, overrides: Mapping[str, Any]) -> SparseCoder:
         b_dec=b_dec,
         activation=_activation(known),
         k=known.integer("k", 32),
-        pre_bias=None if transcoder else b_dec,
+        pre_bias=None if transcode else b_dec,
         W_skip=skip,
         provenance={"path": str(folder), "config": config, "assumptions": known.notes},
     )

@@ -10,6 +10,7 @@ from lite_interp.study.making import (
     corpus_settings,
     draw_settings,
     engine_settings,
+    shard_contexts,
 )
 from lite_interp.study.presets import PRESETS, beside, preset
 from lite_interp.study.reading import parse_section, parse_study, parse_value, read_study
@@ -51,4 +52,5 @@ __all__ = [
     "parse_value",
     "preset",
     "read_study",
+    "shard_contexts",
 ]

@@ -24,13 +24,18 @@ def corpus_settings(section: CorpusSection, *, add_bos: bool) -> CorpusSettings:
         add_bos,
         section.packed,
         section.max_tokens,
-        max(1, SHARD_TOKENS // section.n_ctx),
+        shard_contexts(section.n_ctx),
     )
+
+
+def shard_contexts(n_ctx: int) -> int:
+    """Contexts in a shard of contexts."""
+    return max(1, SHARD_TOKENS // n_ctx)
 
 
 def cache_settings(section: CacheSection) -> CacheSettings:
     """The cache section as the cache module takes it."""
-    return CacheSettings(section.mask_special, float(section.outlier_multiple))
+    return CacheSettings(section.mask_special, float(section.outlier_multiple), section.keep)
 
 
 def draw_settings(section: ExamplesSection, embedder_id: str = "") -> DrawSettings:

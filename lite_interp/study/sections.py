@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,12 +60,16 @@ class CorpusSection(Section):
 
 
 class CacheSection(Section):
-    """What is masked in the cache."""
+    """What is masked in the cache, and what is kept."""
 
     mask_special: bool = True
     """Leave BOS and other special tokens out of statistics."""
     outlier_multiple: float = Field(default=10.0, ge=0)
     """Leave positions out whose norm is this many times the median; 0 = none."""
+    keep: Literal["all", "reservoir"] = "all"
+    """`reservoir`: once all is counted, keep the strongest windows of each latent and a sample."""
+    batch_tokens: int = Field(default=0, ge=0)
+    """Tokens in a forward pass; 0 = 4,096, halved where memory does not suffice."""
 
 
 class LatentsSection(Section):
