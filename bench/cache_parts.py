@@ -123,6 +123,7 @@ def wide(n_tokens: str, keep: str) -> dict[str, Any]:
             token_ids = draw.integers(4, 40_000, (n_contexts, N_CTX)).astype(np.int32)
             cache = begin_file(db, token_ids, N_LATENTS, {"keep": keep})
             del token_ids
+            db.execute("pragma wal_checkpoint(truncate)")
             found["bytes_of_tokens"] = path.stat().st_size
             densities = heavy_tailed(draw, N_LATENTS)
             size = cache.span * 65_536

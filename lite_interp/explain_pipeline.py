@@ -20,6 +20,7 @@ from lite_interp.db.runs import open_run
 from lite_interp.embedder import Embedder
 from lite_interp.explain import Explainer, find_explainer, helper_prompts
 from lite_interp.loading import Reporter, cache_tokenizer
+from lite_interp.parts import EVERYTHING, Part, part_of
 from lite_interp.prompts import Prompt
 from lite_interp.records import ExampleSet, Steering
 from lite_interp.samplers import Source, find_sampler
@@ -48,6 +49,8 @@ class ExplainJob(NamedTuple):
     """Where the subject is now, if not where it was when the cache was made."""
     coder: str = ""
     """Where the coder is now; only an explainer that reads output needs it."""
+    part: Part = EVERYTHING
+    """Which of the latents; those that are explained side by side stay together."""
 
 
 class Explained(NamedTuple):
@@ -113,7 +116,8 @@ def pending_explanations(
     Windows are drawn, and the subject is steered for explainers that read its output.
     """
     cache = caches.the_cache(db, wanted)
-    latents = choose_latents(db, cache, job.latents, job.seed)
+    chosen = choose_latents(db, cache, job.latents, job.seed)
+    latents = part_of(chosen, job.part, stages.GROUP)
     explainers = _explainers(job)
     examples = draw_examples(db, cache, latents, wanted_windows(job), job, tell)
     reads_output = any(explainer.reads == "output" for explainer in explainers)

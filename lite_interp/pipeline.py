@@ -30,15 +30,12 @@ from lite_interp.loading import (
     load_jobs,
     read_corpus,
 )
+from lite_interp.parts import EVERYTHING, Part, part_of
 from lite_interp.records import Corpus
 from lite_interp.sae import make_encoder
 from lite_interp.score_pipeline import ScoreJob, check_scorers, score_explanations
 from lite_interp.shelf import Shelf
 from lite_interp.subject import has_fast_bfloat16
-
-Part = tuple[int, int]
-"""Which part of the work, from 1, and of how many."""
-EVERYTHING: Part = (1, 1)
 
 
 def cache_corpus(
@@ -104,9 +101,8 @@ def _read_pending(
     """Read and store the shards of this part that are not there."""
     works = []
     for cache, each in zip(infos, loaded, strict=True):
-        pending = [
-            shard for shard in cached.pending_shards(db, cache) if shard % part[1] == part[0] - 1
-        ]
+        own = set(part_of(range(cached.n_shards(db, cache)), part))
+        pending = own & set(cached.pending_shards(db, cache))
         encoder = make_encoder(each.coder, has_fast_bfloat16(each.subject.device))
         reader = Reader(encoder, each.site, each.settings, each.sample.median_norm)
         if pending:

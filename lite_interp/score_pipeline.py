@@ -22,6 +22,7 @@ from lite_interp.errors import UsageError
 from lite_interp.explain import refuse_unknown
 from lite_interp.fetch import model_path
 from lite_interp.loading import Reporter
+from lite_interp.parts import EVERYTHING, Part, part_of
 from lite_interp.records import Explanation
 from lite_interp.score import Scorer, Tools, choose_scorers
 from lite_interp.scoring import Judging, Wanted
@@ -39,6 +40,8 @@ class ScoreJob(NamedTuple):
     """Where subject and coder are now, if not where they were when the cache was made."""
     explanation_ids: Sequence[str] = ()
     """Only these explanations; empty = all."""
+    part: Part = EVERYTHING
+    """Which of the latents."""
 
 
 class Room(NamedTuple):
@@ -164,11 +167,13 @@ def wanted_explanations(
     ]
     if not found:
         raise UsageError("there is no explanation to score", "begin with `lite-interp explain`")
+    own = part_of(sorted({each.latent for each in found}), job.part)
+    found = [each for each in found if each.latent in own]
     few = studies.few_windows(db, [each.example_set_id for each in found])
     if few:
         named = ", ".join(f"{latent} ({n})" for latent, n in few)
         tell.say(f"latents with fewer than {studies.FEW} activating windows to score: {named}")
-    if job.score.oracles:
+    if job.score.oracles and job.part[0] == 1:
         found += [
             each
             for each in studies.load_explanations(db, cache.id)

@@ -15,7 +15,7 @@ LAYERS = [
     "errors ids records codec firing_codec data migrations",  # words: no imports of ours
     # One job each.
     "stats render manifests prompts local_model transport hookpoints documents terminal tables"
-    " choices",
+    " choices parts",
     "rates sequential calibration correlations details products ways score_lines",
     "db",  # the results file
     "engine",  # llama.cpp

@@ -198,6 +198,26 @@ def test_saelens_layer_norm_uses_the_unbiased_deviation_and_is_undone(tmp_path):
     np.testing.assert_allclose(coder.reconstruct(torch.tensor(X)), y, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("rule", ["layer_norm", "constant_norm_rescale"])
+def test_what_a_saelens_transcoder_writes_is_not_brought_to_the_length_of_what_it_reads(
+    tmp_path, rule
+):
+    w = tiny.random_weights(8, 32, 0)
+    place = {"hook_name_out": "blocks.1.hook_mlp_out"}
+    folder = tiny.write_saelens(
+        tmp_path, "transcoder", apply_b_dec_to_input=False, normalize_activations=rule,
+        metadata=place,
+    )  # fmt: skip
+    coder, x = sae.load_coder(folder), X * 3 + 1
+    scaled = x * np.sqrt(8) / np.linalg.norm(x, axis=1, keepdims=True)
+    if rule == "layer_norm":
+        deviation = x.std(1, ddof=1, keepdims=True) + 1e-5
+        scaled = (x - x.mean(1, keepdims=True)) / deviation
+    acts = relu(scaled @ w["W_enc"] + w["b_enc"])
+    y = acts @ w["W_dec"] + w["b_dec"]
+    np.testing.assert_allclose(coder.reconstruct(torch.tensor(x)), y, rtol=1e-3, atol=1e-3)
+
+
 def test_saelens_scale_to_constant_norm(tmp_path):
     w = tiny.random_weights(8, 32, 0)
     folder = tiny.write_saelens(tmp_path, normalize_activations="constant_norm_rescale")

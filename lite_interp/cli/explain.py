@@ -21,11 +21,13 @@ from lite_interp.cli.options import (
     Preset,
     Results,
     Seed,
+    Shard,
     SubjectPlace,
     Threads,
     engine_section,
     latents_section,
     module_options,
+    parse_part,
     preset_section,
 )
 
@@ -91,6 +93,7 @@ def explain(
     allow_remote: AllowRemote = False,
     explain_plan: ExplainPlan = False,
     seed: Seed = 0,
+    shard: Shard = "1/1",
     cache: CacheId = "",
 ) -> None:
     """Example sets → explanations, for the named latents or for some drawn by seed."""
@@ -109,7 +112,7 @@ def explain(
     drawn = preset_section(context, preset, study.ExamplesSection, windows)
     how = preset_section(context, preset, study.ExplainSection, asked)
     asks = engine_section(engine, n_ctx, threads, allow_remote, values)
-    job = ExplainJob(seed, chosen, drawn, asks, how, subject, coder)
+    job = ExplainJob(seed, chosen, drawn, asks, how, subject, coder, parse_part(shard))
     if explain_plan:
         from lite_interp.planning import plan_explanations
 

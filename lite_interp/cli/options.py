@@ -73,6 +73,9 @@ SubjectPlace = Annotated[
     str, typer.Option("--subject", help="Subject, if it has moved since caching.")
 ]
 CoderPlace = Annotated[str, typer.Option("--coder", help="Coder, if it has moved since caching.")]
+Shard = Annotated[
+    str, typer.Option(help="Part of the work, as 2/3; `merge` puts the parts together.")
+]
 Preset = Annotated[
     str, typer.Option(help="Settings of a whole recipe, e.g. paper; options go before them.")
 ]
@@ -107,9 +110,9 @@ def logging_to(path: Path | None) -> Iterator[None]:
 
 
 def parse_indices(text: str) -> tuple[int, ...]:
-    """Latents as `12,99`; empty = none named."""
+    """Latents as `12,99`, or a line each as `search --ids` prints them; empty = none named."""
     try:
-        return tuple(int(word) for word in text.split(",") if word.strip())
+        return tuple(int(word) for word in text.replace(",", " ").split())
     except ValueError:
         raise UsageError(
             f"not a list of latents: {one_line(text)}", "indices with commas: 12,99"

@@ -20,11 +20,13 @@ from lite_interp.cli.options import (
     Option,
     Preset,
     Results,
+    Shard,
     SubjectPlace,
     Threads,
     engine_section,
     module_options,
     parse_indices,
+    parse_part,
     preset_section,
 )
 
@@ -77,6 +79,7 @@ def score(
     values: EngineValues = None,
     allow_remote: AllowRemote = False,
     explain_plan: ExplainPlan = False,
+    shard: Shard = "1/1",
     cache: CacheId = "",
 ) -> None:
     """Scorers × explanations → verdicts and scores, each with its null."""
@@ -101,7 +104,8 @@ def score(
     }
     section = preset_section(context, preset, study.ScoreSection, wanted)
     judge = engine_section(engine, n_ctx, threads, allow_remote, values)
-    job = ScoreJob(judge, section, parse_indices(latents), Places(subject, coder))
+    places, part = Places(subject, coder), parse_part(shard)
+    job = ScoreJob(judge, section, parse_indices(latents), places, part=part)
     if explain_plan:
         from lite_interp.planning import plan_scores
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lite_interp.cli.options import Results, parse_part
+from lite_interp.cli.options import Results, Shard, parse_part
 from lite_interp.errors import UsageError
 
 
@@ -62,7 +62,7 @@ def cache(
         bool, typer.Option("--random-coder", help="A floor: its shape, with random directions.")
     ] = False,
     keep: Annotated[str, typer.Option(help="all, or reservoir: a part of each latent.")] = "all",
-    shard: Annotated[str, typer.Option(help="Part of the work, as 2/3; then `merge`.")] = "1/1",
+    shard: Shard = "1/1",
     batch_tokens: Annotated[int, typer.Option(help="Tokens in a pass; 0 = as memory has.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",

@@ -7,7 +7,7 @@
     groupmax  a = relu(p) where p is the largest of its group; the latents are split into k groups
     jumprelu  a = relu(p) where p > threshold, strictly, else 0
     gated     a = relu(x' (W_enc * exp(r_mag)) + b_mag) where p > 0, else 0
-    y  = untransform(a W_dec + b_dec) + x W_skip^T
+    y  = untransform(a W_dec + b_dec) + x W_skip^T      (a transcoder untransforms nothing)
 
 All arithmetic is float32, whatever the subject's dtype: lower precision flips latents near their
 threshold.
@@ -216,7 +216,7 @@ class SparseCoder:
         """
         x = x.float()
         y = self.decode(self.encode(x) if encoded is None else encoded)
-        centre, scale = self.norms(x)
+        centre, scale = self.undone(x)
         y = y * scale + centre
         return y if self.W_skip is None else y + x @ self.W_skip.T
 
@@ -228,6 +228,14 @@ class SparseCoder:
                 f"{one_line(tuple(x.shape))}"
             )
         return (part for part in x.split(max(1, BLOCK_ELEMENTS // self.n_latents)) if len(part))
+
+    def undone(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Centre and scale of each token that the output gets back: y = y * scale + centre.
+
+        Nothing for a transcoder: mean and length of what it writes are not those of what it reads,
+        and SAELens, whose transcoders alone transform their input, leaves them alone too.
+        """
+        return (0.0, 1.0) if self.is_transcoder else self.norms(x)
 
     def norms(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Centre and scale of each token (n, 1), so that transform(x) = (x - centre) / scale."""

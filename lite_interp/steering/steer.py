@@ -210,7 +210,8 @@ class Arm:
         """Whether the amount depends on the token."""
         coder = self.steer.coder
         return coder is not None and (
-            self.steer.strength is None or coder.input_transform in SCALES_TOKENS
+            self.steer.strength is None
+            or (coder.input_transform in SCALES_TOKENS and not coder.is_transcoder)
         )
 
     def read(self, x: Tensor) -> None:
@@ -218,7 +219,7 @@ class Arm:
         coder, strength = self.steer.coder, self.steer.strength
         assert coder is not None
         flat = x[self.rows].flatten(0, 1).float().to(coder.W_enc.device)
-        amount = coder.norms(flat)[1] * flat.new_ones(len(flat), 1)
+        amount = coder.undone(flat)[1] * flat.new_ones(len(flat), 1)
         if strength is None:
             fired = coder.firings(flat)
             ours = fired.latents == self.steer.latent
