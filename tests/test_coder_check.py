@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from lite_interp import study
-from lite_interp.fit import Sample, Site, read_sample
 from lite_interp.cli import app
 from lite_interp.coder_check import check_coder, demo_corpus, trying, warnings
 from lite_interp.coder_check.declared import compare, factors_of
@@ -23,6 +22,7 @@ from lite_interp.coder_check.report import is_better
 from lite_interp.coder_check.sites import canonical, everywhere, layer_of, near, points_of
 from lite_interp.corpus import CorpusSettings, build_contexts
 from lite_interp.documents import Skips, read_documents
+from lite_interp.fit import Sample, Site, read_sample
 from lite_interp.loading import CacheJob
 from lite_interp.records import Hookpoint
 from lite_interp.sae import Fit, SparseCoder, load_coder, measure_fit

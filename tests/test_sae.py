@@ -198,6 +198,13 @@ def test_saelens_layer_norm_uses_the_unbiased_deviation_and_is_undone(tmp_path):
     np.testing.assert_allclose(coder.reconstruct(torch.tensor(X)), y, rtol=1e-3, atol=1e-3)
 
 
+def test_a_saelens_transcoder_must_say_where_it_writes(tmp_path):
+    folder = tiny.write_saelens(tmp_path, "transcoder", apply_b_dec_to_input=False)
+    with pytest.raises(CoderError, match="does not say where it writes") as caught:
+        sae.load_coder(folder)
+    assert "hook_name_out" in caught.value.hint
+
+
 @pytest.mark.parametrize("rule", ["layer_norm", "constant_norm_rescale"])
 def test_what_a_saelens_transcoder_writes_is_not_brought_to_the_length_of_what_it_reads(
     tmp_path, rule

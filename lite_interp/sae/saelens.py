@@ -64,6 +64,11 @@ def load(folder: Path, overrides: Mapping[str, Any]) -> SparseCoder:
         )
     if known.config.get("hook_head_index") is not None:
         raise CoderError("sparse coder reads a single attention head, which is not supported")
+    if "transcoder" in architecture and not known.config.get("hook_name_out"):
+        raise CoderError(
+            f"config of a transcoder does not say where it writes: {one_line(folder / 'cfg.json')}",
+            "add the `hook_name_out` that it was trained on to the config",
+        )
     activation = _activation(architecture, known)
     raw = read_tensors(weights)
     tensors = need_all(raw, _shapes(activation, architecture, raw), weights)
