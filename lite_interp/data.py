@@ -9,10 +9,10 @@ import platformdirs
 
 
 def data_folder(name: str) -> Path:
-    """The shipped folder `prompts` or `models`.
+    """The shipped folder `prompts`, `models` or `report`.
 
-    In an installed wheel it is `lite_interp/data/<name>`; in a source checkout it stands beside
-    the package, where people read and change it.
+    In an installed wheel it is `lite_interp/data/<name>`. In a source checkout what people read
+    and change, `prompts` and `models`, stands beside the package.
     """
     package = Path(__file__).resolve().parent
     installed = package / "data" / name

@@ -1,24 +1,39 @@
-"""The details of every latent of a cache, in one pass over its firings."""
+"""The details of every latent of a cache, in two passes over its firings.
+
+    first     where any latent fires, and which latents fire at each place
+    second    a block of latents at a time: what their firings say, what their weights say, and
+              who fires with them; the rows of a block are written before the next is looked at
+
+So what is in memory at once grows with the tokens, one byte each beside their ids, and with a block
+of latents, but never with all latents' details.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache as remembered
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlite_utils import Database
 
-from lite_interp import details
-from lite_interp.db import caches
+from lite_interp import cofiring, details, tallies
+from lite_interp.cofiring import Cofirings
+from lite_interp.db import cached, caches
 from lite_interp.db.caches import CacheInfo
 from lite_interp.db.details import count_firings, store_details
-from lite_interp.details import LatentDetails, Neighbours, Tokens
-from lite_interp.lens import Lens, decoder_neighbours, logit_lens
-from lite_interp.records import Firings, Hookpoint
+from lite_interp.details import LatentDetails, Neighbours, Tokens, rounded
+from lite_interp.lens import Directions, LogitLens, Logits, open_directions, open_lens
+from lite_interp.records import Hookpoint
 from lite_interp.sae import SparseCoder
 from lite_interp.subject import Subject
+from lite_interp.tallies import Block
 from lite_interp.tokenizer import Tokenizer
+
+Text = Callable[[int], str]
+"""A token id → its text by itself; part of a character is U+FFFD."""
 
 
 class Weights(NamedTuple):
@@ -32,24 +47,32 @@ class Weights(NamedTuple):
     """What the coder reconstructs."""
 
 
-class _Latent(NamedTuple):
-    """What one latent's firings say by themselves."""
+class _Corpus(NamedTuple):
+    """What the firings of a latent are compared with."""
 
-    n_firings: int
-    n_contexts: int
-    quantiles: tuple[float, ...]
-    top_tokens: Tokens
-    single_token_share: float
-    bins: NDArray[np.int64]
-    places: NDArray[np.int32]
+    token_ids: NDArray[np.int32]
+    counted: NDArray[np.int64]
+    n_counted: int
+    together: Cofirings
+
+
+class _Fired(NamedTuple):
+    """What the firings of a block of latents say; a row or an item for each."""
+
+    n_firings: list[int]
+    n_contexts: list[int]
+    quantiles: list[list[float]]
+    top_tokens: list[list[tuple[int, float]]]
+    positions: list[float]
+    together: list[Neighbours]
 
 
 class _Written(NamedTuple):
-    """What the weights say of every latent; lists by latent, None or empty if unknown."""
+    """What the weights of a block of latents say; None if unknown."""
 
     promoted: list[Tokens] | None
     suppressed: list[Tokens] | None
-    neighbours: list[Neighbours]
+    neighbours: list[Neighbours] | None
 
 
 def compute_details(
@@ -67,98 +90,133 @@ def compute_details(
         weights: subject and coder, if they are in memory; without them the tokens a latent raises
             and the neighbours of its direction stay unknown.
     """
-    written = _written(weights, tokenizer) if weights else _Written(None, None, [])
-    lengths, token_ids = caches.load_tokens(db, cache.corpus)
-    step = details.every_nth_context(count_firings(db, cache.id))
+    corpus = _first_pass(db, cache)
+
+    @remembered
+    def text(token: int) -> str:
+        return tokenizer.texts([token])[0]
+
+    look = _open_weights(weights, tokenizer.n_vocab, text)
+
+    def rows() -> Iterator[LatentDetails]:
+        for block in _blocks(db, cache):
+            yield from _rows(block, corpus, _fired(block, corpus), look(block), text)
+
+    store_details(db, cache.id, rows())
+
+
+def _blocks(db: Database, cache: CacheInfo) -> Iterator[Block]:
+    return tallies.blocks(cached.iterate_firings(db, cache), cache.n_latents)
+
+
+def _first_pass(db: Database, cache: CacheInfo) -> _Corpus:
+    """Which positions count, and which latents fire at each place."""
+    _, token_ids = caches.load_tokens(db, cache.corpus)
     fired_at = np.zeros(token_ids.shape, bool)
-    found: dict[int, _Latent] = {}
-    for latent, firings in caches.iterate_firings(db, cache):
-        fired_at[firings.contexts, firings.positions] = True
-        found[latent] = _one_latent(firings, token_ids, tokenizer, step)
-    silent = _one_latent(caches.load_firings(db, cache, -1), token_ids, tokenizer, step)
-    latents = [found.pop(latent, silent) for latent in range(cache.n_latents)]
-    together = details.cofiring_neighbours([each.places for each in latents], token_ids.size)
-    counted = details.position_bins(np.nonzero(fired_at)[1], cache.corpus.n_ctx)
-    n_counted = caches.counted_positions(db, cache.id)
-    rows = _rows(latents, counted, n_counted, together, written)
-    store_details(db, cache.id, rows)
+
+    def marked() -> Iterator[Block]:
+        for block in _blocks(db, cache):
+            fired_at[block.contexts, block.positions] = True
+            yield block
+
+    n_ctx = cache.corpus.n_ctx
+    step = cofiring.every_nth_context(count_firings(db, cache.id))
+    together = cofiring.collect(marked(), cache.n_latents, (len(token_ids), n_ctx), step)
+    bins = tallies.bins_of_positions(n_ctx)
+    counted = np.bincount(bins, fired_at.sum(axis=0), details.N_POSITION_BINS).astype(np.int64)
+    return _Corpus(token_ids, counted, caches.counted_positions(db, cache.id), together)
 
 
-def _one_latent(
-    firings: Firings, token_ids: NDArray[np.int32], tokenizer: Tokenizer, step: int
-) -> _Latent:
-    n_ctx = token_ids.shape[1]
-    shares = details.token_shares(token_ids[firings.contexts, firings.positions], firings.values)
-    top = zip(shares.token_ids[: details.N_TOP], shares.shares, strict=False)
-    kept = firings.contexts % step == 0
-    places = firings.contexts[kept].astype(np.int64) * n_ctx + firings.positions[kept]
-    return _Latent(
-        len(firings.values),
-        len(np.unique(firings.contexts)),
-        details.quantiles(firings.values),
-        tuple((_text(tokenizer, int(token)), details.rounded(share)) for token, share in top),
-        float(shares.shares[0]) if len(shares.shares) else 0.0,
-        details.position_bins(firings.positions, n_ctx),
-        places.astype(np.int32),
+def _fired(block: Block, corpus: _Corpus) -> _Fired:
+    n_ctx = corpus.token_ids.shape[1]
+    bins = tallies.position_bins(block, n_ctx)
+    return _Fired(
+        block.counts.tolist(),
+        tallies.count_contexts(block).tolist(),
+        tallies.quantiles(block).tolist(),
+        _top_tokens(tallies.token_sums(block, corpus.token_ids)),
+        details.position_dependence(bins, corpus.counted).tolist(),
+        cofiring.neighbours(corpus.together, block, n_threads=_n_threads()),
     )
 
 
+def _n_threads() -> int:
+    """As many as the rest of the work may use."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _top_tokens(found: tallies.Sums) -> list[list[tuple[int, float]]]:
+    """For each latent at most ten token ids with their share of the activation."""
+    top = []
+    for start, stop in pairwise(found.starts):
+        sums, ids = found.sums[start:stop], found.token_ids[start:stop]
+        places = details.greatest(sums, ids)
+        shares = sums[places] / max(sums.sum(), 1e-300)
+        top.append(list(zip(ids[places].tolist(), shares.tolist(), strict=True)))
+    return top
+
+
 def _rows(
-    latents: list[_Latent],
-    counted: NDArray[np.int64],
-    n_counted: int,
-    together: list[Neighbours],
-    written: _Written,
+    block: Block, corpus: _Corpus, fired: _Fired, written: _Written, text: Text
 ) -> Iterator[LatentDetails]:
-    for number, each in enumerate(latents):
-        position = details.position_dependence(each.bins, counted)
+    for place, n_firings in enumerate(fired.n_firings):
+        top = fired.top_tokens[place]
+        single_token_share = top[0][1] if top else 0.0
+        position = rounded(fired.positions[place])
         yield LatentDetails(
-            number,
-            each.quantiles,
-            each.top_tokens,
-            each.single_token_share,
+            block.start + place,
+            tuple(map(rounded, fired.quantiles[place])) if n_firings else (),
+            tuple((text(token), rounded(share)) for token, share in top),
+            single_token_share,
             position,
             details.flags_of(
-                each.n_firings,
-                each.n_contexts,
-                each.n_firings / max(1, n_counted),
-                each.single_token_share,
+                n_firings,
+                fired.n_contexts[place],
+                n_firings / max(1, corpus.n_counted),
+                single_token_share,
                 position,
             ),
-            written.promoted[number] if written.promoted else None,
-            written.suppressed[number] if written.suppressed else None,
-            written.neighbours[number] if written.neighbours else (),
-            together[number],
+            written.promoted[place] if written.promoted else None,
+            written.suppressed[place] if written.suppressed else None,
+            written.neighbours[place] if written.neighbours else (),
+            fired.together[place],
         )
 
 
-def _written(weights: Weights, tokenizer: Tokenizer) -> _Written:
-    neighbours = decoder_neighbours(weights.coder.W_dec)
-    lens = logit_lens(weights.subject, weights.coder, weights.writes, tokenizer.n_vocab)
+def _open_weights(weights: Weights | None, n_vocab: int, text: Text) -> Callable[[Block], _Written]:
+    """How to read what the weights say of a block of latents."""
+    if weights is None:
+        return lambda block: _Written(None, None, None)
+    subject, coder, writes = weights
+    lens, directions = open_lens(subject, coder, writes, n_vocab), open_directions(coder.W_dec)
+    return lambda block: _written(block, coder, lens, directions, text)
+
+
+def _written(
+    block: Block, coder: SparseCoder, lens: LogitLens | None, directions: Directions, text: Text
+) -> _Written:
+    neighbours = directions.neighbours(block.start, block.stop)
     if lens is None:
         return _Written(None, None, neighbours)
-    return _Written(*_tokens(lens, tokenizer), neighbours)
+    return _Written(*_tokens(lens.read(coder.W_dec[block.start : block.stop]), text), neighbours)
 
 
-def _tokens(lens: Lens, tokenizer: Tokenizer) -> tuple[list[Tokens], list[Tokens]]:
+def _tokens(logits: Logits, text: Text) -> tuple[list[Tokens], list[Tokens]]:
     """Tokens raised and lowered by each latent; a direction of length 0 does neither."""
     promoted, suppressed = (
         [
             tuple(
-                (_text(tokenizer, token), details.rounded(logit))
+                (text(token), rounded(logit))
                 for token, logit in zip(tokens, values, strict=True)
                 if logit * sign > 0
             )
-            for tokens, values in zip(ids.tolist(), logits.tolist(), strict=True)
+            for tokens, values in zip(ids.tolist(), found.tolist(), strict=True)
         ]
-        for ids, logits, sign in (
-            (lens.promoted_ids, lens.promoted, 1),
-            (lens.suppressed_ids, lens.suppressed, -1),
+        for ids, found, sign in (
+            (logits.promoted_ids, logits.promoted, 1),
+            (logits.suppressed_ids, logits.suppressed, -1),
         )
     )
     return promoted, suppressed
-
-
-def _text(tokenizer: Tokenizer, token: int) -> str:
-    """Text of a token by itself; part of a character is U+FFFD."""
-    return tokenizer.texts([token])[0]

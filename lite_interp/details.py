@@ -36,15 +36,6 @@ POSITIONAL = 0.1
 has 0.2 at a density of 1e-4 and 0.4 at 1e-2; one with half of its firings there 0.05. Of the
 demo's latents 99 % are below 0.04, and 14 of 4,096 are above 0.1."""
 
-LEAST_TOGETHER = 2
-"""Positions at which two latents must fire both to be neighbours: one is chance."""
-
-MOST_COFIRINGS = 1 << 25
-"""Firings that are held in memory to count co-firings, 20 bytes each: 640 MiB."""
-
-BLOCK_ELEMENTS = 1 << 24
-"""Most counts of pairs at once: a block of latents against all."""
-
 Neighbours = tuple[tuple[int, float], ...]
 """Latents with how near they are, nearest first."""
 
@@ -92,14 +83,6 @@ def rounded(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def quantiles(values: NDArray[np.float32]) -> tuple[float, ...]:
-    """Activation at 0, 10, … 100 % of the firings, linear between neighbours; () for none."""
-    if not len(values):
-        return ()
-    found = np.quantile(values.astype(np.float64), np.linspace(0, 1, 11))
-    return tuple(rounded(value) for value in found)
-
-
 def token_shares(token_ids: NDArray[np.int32], values: NDArray[np.float32]) -> Shares:
     """Share of the activation that stands on each token id.
 
@@ -115,19 +98,25 @@ def token_shares(token_ids: NDArray[np.int32], values: NDArray[np.float32]) -> S
     return Shares(distinct[order].astype(np.int64), sums[order] / max(sums.sum(), 1e-300))
 
 
-def position_bins(positions: NDArray[np.integer], n_ctx: int) -> NDArray[np.int64]:
-    """(8,) how many of the positions stand in each eighth of the longest context."""
-    bins = positions.astype(np.int64) * N_POSITION_BINS // n_ctx
-    return np.bincount(bins, minlength=N_POSITION_BINS)
+def greatest(
+    numbers: NDArray[np.float64], ids: NDArray[np.integer], n: int = N_TOP
+) -> NDArray[np.int64]:
+    """Places of the n greatest numbers, greatest first; equal ones in order of their ids."""
+    if len(numbers) > n:
+        kept = np.flatnonzero(numbers >= np.partition(numbers, -n)[-n])
+        return kept[np.lexsort((ids[kept], -numbers[kept]))[:n]]
+    return np.lexsort((ids, -numbers))
 
 
-def position_dependence(fired: NDArray[np.int64], counted: NDArray[np.int64]) -> float:
-    """Share of the uncertainty about firing that the position takes away, 0..1.
+def position_dependence(
+    fired: NDArray[np.int64], counted: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Share of the uncertainty about firing that the position takes away, 0..1, for m latents.
 
         I(fires; bin) / H(fires)        both in nats, over the positions that were counted
 
     Args:
-        fired: (b,) firings of the latent in each bin of positions.
+        fired: (m, b) firings of each latent in each bin of positions.
         counted: (b,) positions that were counted in each bin.
 
     0 = fires at any position alike, 1 = the bin alone decides. EleutherAI's blog of July 2024
@@ -135,16 +124,15 @@ def position_dependence(fired: NDArray[np.int64], counted: NDArray[np.int64]) ->
     I cannot exceed it: at a density below 0.9 % no latent could reach 0.05. The plug-in estimate
     is biased upwards by about (b - 1) / 2n nats, which is why `flags_of` asks for 20 firings.
     """
-    from scipy.stats import entropy
-    from sklearn.metrics import mutual_info_score
+    from scipy.special import entr, rel_entr
 
-    n_fired, n_counted = int(fired.sum()), int(counted.sum())
-    if not 0 < n_fired < n_counted:
-        return 0.0
-    table = np.stack([fired, counted - fired])[:, counted > 0]
-    shared = mutual_info_score(None, None, contingency=table)
-    share = float(shared / entropy([n_fired, n_counted - n_fired]))
-    return rounded(min(1.0, max(0.0, share)))
+    n_counted = max(1, int(counted.sum()))
+    table = np.stack([fired, counted - fired])
+    either, alone = table / n_counted, table.sum(axis=2) / n_counted
+    shared = rel_entr(either, alone[:, :, None] * (counted / n_counted)).sum(axis=(0, 2))
+    entropy = entr(alone).sum(axis=0)
+    # One that fires nowhere or everywhere leaves no uncertainty.
+    return np.clip(shared / np.where(entropy > 0, entropy, np.inf), 0.0, 1.0)
 
 
 def flags_of(
@@ -175,73 +163,6 @@ def flags_of(
     if position > POSITIONAL and n_contexts >= RARE_FIRINGS:
         found.append("positional")
     return tuple(found)
-
-
-def every_nth_context(n_firings: int, most: int = MOST_COFIRINGS) -> int:
-    """Which contexts co-firings are counted on: 1 = all, 2 = every second, and so on."""
-    return max(1, -(-n_firings // most))
-
-
-def cofiring_neighbours(
-    places: Sequence[NDArray[np.integer]],
-    n_places: int,
-    n: int = N_TOP,
-    block_elements: int = BLOCK_ELEMENTS,
-) -> list[Neighbours]:
-    """For each latent those that fire at the same positions.
-
-        J(i, j) = c_ij / (n_i + n_j - c_ij)        c_ij = positions at which both fire
-
-    Args:
-        places: for each latent the distinct places at which it fires, in 0..n_places-1.
-        n_places: positions in the corpus.
-        n: most neighbours of a latent.
-        block_elements: most pairs of latents that are counted at once.
-
-    Counts are a product of sparse matrices, a block of latents against all, so that all pairs of
-    latents are never in memory together. Neighbours have c_ij >= 2; ties are in order of index.
-    """
-    n_latents = len(places)
-    columns = _incidence(places, n_places)
-    rows = columns.tocsr()
-    totals = np.array([len(each) for each in places], np.int64)
-    size = max(1, block_elements // max(1, n_latents))
-    found: list[Neighbours] = []
-    for start in range(0, n_latents, size):
-        together = (columns[:, start : start + size].T.tocsr() @ rows).tocsr()
-        for row in range(together.shape[0]):
-            part = slice(together.indptr[row], together.indptr[row + 1])
-            others, counts = together.indices[part], together.data[part]
-            found.append(_nearest(start + row, others, counts, totals, n))
-    return found
-
-
-def _incidence(places: Sequence[NDArray[np.integer]], n_places: int) -> Any:
-    """(n_places, latents) sparse matrix by columns: 1 where a latent fires."""
-    from scipy.sparse import csc_array
-
-    ends = np.cumsum([0, *(len(each) for each in places)])
-    index = np.concatenate([np.zeros(0, np.int32), *(each.astype(np.int32) for each in places)])
-    ones = np.ones(len(index), np.int32)
-    return csc_array((ones, index, ends.astype(np.int32)), shape=(n_places, len(places)))
-
-
-def _nearest(
-    own: int,
-    others: NDArray[np.int32],
-    counts: NDArray[np.int32],
-    totals: NDArray[np.int64],
-    n: int,
-) -> Neighbours:
-    """The n latents of the greatest Jaccard index among those that fire together with one."""
-    kept = (counts >= LEAST_TOGETHER) & (others != own)
-    others, together = others[kept], counts[kept].astype(np.int64)
-    jaccard = together / (totals[own] + totals[others] - together)
-    if len(jaccard) > n:
-        kept = jaccard >= np.partition(jaccard, -n)[-n]
-        others, jaccard = others[kept], jaccard[kept]
-    order = np.lexsort((others, -jaccard))[:n]
-    return tuple((int(others[place]), rounded(jaccard[place])) for place in order)
 
 
 def details_lines(details: LatentDetails, n: int = N_TOP) -> list[str]:

@@ -20,30 +20,20 @@ from lite_interp import steering
 from lite_interp.db import caches, details, steerings, studies
 from lite_interp.db.caches import CacheInfo
 from lite_interp.detailing import Weights, compute_details
-from lite_interp.errors import CoderError, SubjectError, one_line
-from lite_interp.fetch import model_path
 from lite_interp.ids import generator
-from lite_interp.loading import Reporter, coder_from_files, coder_id_of, coder_of_neurons
+from lite_interp.loading import Reporter
 from lite_interp.records import ExampleSet, Explanation, Passage, Placed, Steering
-from lite_interp.sae import Recipe, SparseCoder, randomised
+from lite_interp.reopening import Places, reopen
+from lite_interp.sae import SparseCoder
 from lite_interp.score.intervention import steering_id
-from lite_interp.subject import Subject, load_subject
-from lite_interp.tokenizer import Tokenizer, load_tokenizer
+from lite_interp.subject import Subject
+from lite_interp.tokenizer import Tokenizer
 
 LONGEST_PROMPT = 64
 """Tokens of a prompt, at most: those before the first firing in its window, from the context."""
 
 N_RAISED = 5
 """Tokens noted behind each prompt for tuning: those whose probability rises most."""
-
-
-class Places(NamedTuple):
-    """Where the models are now."""
-
-    subject: str = ""
-    """Subject; empty = where it was when the cache was made."""
-    coder: str = ""
-    """Coder; empty = where it was."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,29 +129,8 @@ def open_steerer(db: Database, cache: CacheInfo, places: Places, tell: Reporter)
         SubjectError: no subject there, or another one.
         CoderError: no coder there, or another one.
     """
-    coder_path, hookpoint, recipe = caches.coder_place(db, cache.coder_id)
-    path = model_path(places.subject or cache.subject_path, "subject")
-    named = places.coder or coder_path
-    coder = coder_from_files(named)
-    tell.say(f"loading the subject {path.name}")
-    subject = load_subject(path, dtype=caches.subject_dtype(db, cache.id))
-    if subject.hash != cache.subject_id:
-        raise SubjectError(
-            f"another subject than the one of this cache: {one_line(subject.name)}",
-            "name the right one: --subject",
-        )
-    coder = coder or coder_of_neurons(named, subject)
-    if recipe:
-        coder = randomised(coder, Recipe(**recipe))
-    reads = subject.resolve(hookpoint)
-    if coder_id_of(coder, reads) != cache.coder_id:
-        raise CoderError(
-            f"another coder than the one of this cache: {one_line(named)}",
-            "name the right one: --coder",
-        )
-    if not coder.is_transcoder:
-        coder = replace(coder, reads=hookpoint, writes=hookpoint)
-    coder, tokenizer = coder.to(subject.device), load_tokenizer(path)
+    made = reopen(db, cache, places, tell)
+    subject, coder, tokenizer = made.subject, made.coder, made.tokenizer
     if not details.has_details(db, cache.id):
         weights = Weights(subject, coder, subject.resolve(coder.writes))
         compute_details(db, cache, tokenizer, weights)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lite_interp.details import N_TOP, Neighbours, rounded
+from lite_interp.products import BLOCK_ELEMENTS, Columns, ends, make_columns
 from lite_interp.records import Hookpoint
 from lite_interp.sae import SparseCoder
-from lite_interp.subject import Subject
-
-BLOCK_ELEMENTS = 1 << 24
-"""Most float32 numbers in one block of logits, cosines or unembedding rows: 64 MiB."""
+from lite_interp.subject import Subject, has_fast_bfloat16
 
 NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
 """What architectures call the norm before the unembedding."""
@@ -26,20 +25,21 @@ RESIDUAL = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_ou
 LOUD = 1024.0
 """Scale of a probe of a norm: its epsilon, 1e-5 or so, is then without effect."""
 
-NONE_YET = float("-inf")
+LEAST_COSINE = 1e-6
+"""A cosine up to this is the rounding of 0."""
 
 
-class Lens(NamedTuple):
-    """Tokens that each latent raises and lowers most, on the subject's device."""
+class Logits(NamedTuple):
+    """Tokens that some latents raise and lower most, on the subject's device."""
 
     promoted_ids: Tensor
-    """(n_latents, n) token ids, highest logit first."""
+    """(m, n) token ids, highest logit first."""
     promoted: Tensor
-    """(n_latents, n) their logits, falling."""
+    """(m, n) their logits, falling."""
     suppressed_ids: Tensor
-    """(n_latents, n) token ids, lowest logit first."""
+    """(m, n) token ids, lowest logit first."""
     suppressed: Tensor
-    """(n_latents, n) their logits, rising."""
+    """(m, n) their logits, rising."""
 
 
 class FinalNorm(NamedTuple):
@@ -51,29 +51,53 @@ class FinalNorm(NamedTuple):
     """Whether it takes the mean off first, as LayerNorm does."""
 
 
-def logit_lens(
-    subject: Subject,
-    coder: SparseCoder,
-    writes: Hookpoint,
-    n_vocab: int | None = None,
-    n: int = N_TOP,
-    block_elements: int = BLOCK_ELEMENTS,
-) -> Lens | None:
-    """The direct effect of each latent on the logits (nostalgebraist 2020, on directions).
+@dataclass(frozen=True, slots=True, eq=False)
+class LogitLens:
+    """The direct effect of directions on the logits (nostalgebraist 2020, on directions).
 
-        logits_i = (centre(W_dec[i]) * scale) W_U^T
+        logits = (centre(direction) * scale) W_U^T
+
+    The final norm's division by the token's own norm is left out, as are a softcap and a factor on
+    the logits: they change no order. So a logit is in units of one latent to another, not nats.
+    What later layers make of the direction is left out too.
+    """
+
+    unembedding: Columns
+    """A row of W_U for each token."""
+    norm: FinalNorm | None
+    """The norm before it."""
+
+    def read(
+        self, directions: Tensor, n: int = N_TOP, block_elements: int = BLOCK_ELEMENTS
+    ) -> Logits:
+        """The tokens at both ends of the logits of directions.
+
+        Args:
+            directions: (m, d_model) rows of `W_dec`.
+            n: tokens at either end.
+            block_elements: most logits at once.
+        """
+        rows = directions.to(self.unembedding.vectors.device, torch.float32)
+        if self.norm:
+            if self.norm.centres:
+                rows = rows - rows.mean(-1, keepdim=True)
+            rows = rows * self.norm.scale.to(rows.device)
+        lengths = rows.norm(dim=-1, keepdim=True)
+        rows = rows / lengths.where(lengths > 0, 1)
+        high, low = ends(rows, self.unembedding, n, (1, -1), block_elements=block_elements)
+        return Logits(high.columns, high.products * lengths, low.columns, low.products * lengths)
+
+
+def open_lens(
+    subject: Subject, coder: SparseCoder, writes: Hookpoint, n_vocab: int | None = None
+) -> LogitLens | None:
+    """The lens of a subject, for the directions of a coder.
 
     Args:
         subject: the language model, with its head.
         coder: the sparse coder.
         writes: what the coder reconstructs.
         n_vocab: tokens of the tokenizer; rows behind it pad the unembedding. None = all rows.
-        n: tokens at either end.
-        block_elements: most numbers in one block.
-
-    The final norm's division by the token's own norm is left out, as are a softcap and a factor on
-    the logits: they change no order. So a logit is in units of one latent to another, not nats.
-    What later layers make of the direction is left out too.
 
     Returns:
         None if the coder does not write to the residual stream, or the model has no unembedding.
@@ -84,14 +108,8 @@ def logit_lens(
     unembedding = head.weight.detach()[:n_vocab]
     if coder.d_out != subject.d_model or unembedding.shape[1] != coder.d_out:
         return None
-    directions = coder.W_dec.to(unembedding.device, torch.float32)
-    if norm := final_norm(subject.model):
-        if norm.centres:
-            directions = directions - directions.mean(-1, keepdim=True)
-        directions = directions * norm.scale.to(directions.device)
-    highest = _extremes(directions, unembedding, n, block_elements)
-    lowest = _extremes(-directions, unembedding, n, block_elements)
-    return Lens(highest[0], highest[1], lowest[0], -lowest[1])
+    fast = has_fast_bfloat16(unembedding.device)
+    return LogitLens(make_columns(unembedding, None, fast), final_norm(subject.model))
 
 
 def writes_residual(writes: Hookpoint, subject: Subject) -> bool:
@@ -146,54 +164,41 @@ def _odd_part(norm: nn.Module, x: Tensor) -> Tensor:
     return (out[0, 0] - out[1, 0]) / 2
 
 
-def _extremes(
-    directions: Tensor, unembedding: Tensor, n: int, block_elements: int
-) -> tuple[Tensor, Tensor]:
-    """(n_latents, n) token ids and logits, highest first; blocks of tokens by blocks of latents."""
-    n_latents, width = directions.shape
-    n = min(n, len(unembedding))
-    n_rows = max(n, min(len(unembedding), block_elements // width))
-    logits = directions.new_full((n_latents, n), NONE_YET)
-    ids = torch.zeros((n_latents, n), dtype=torch.long, device=directions.device)
-    for first in range(0, len(unembedding), n_rows):
-        rows = unembedding[first : first + n_rows].float()
-        size = max(1, block_elements // len(rows))
-        for start in range(0, n_latents, size):
-            part = slice(start, start + size)
-            best = (directions[part] @ rows.T).topk(min(n, len(rows)), dim=-1)
-            joined = torch.cat([logits[part], best.values], dim=-1)
-            joined_ids = torch.cat([ids[part], best.indices + first], dim=-1)
-            logits[part], order = joined.topk(n, dim=-1)
-            ids[part] = joined_ids.gather(-1, order)
-    return ids, logits
+@dataclass(frozen=True, slots=True, eq=False)
+class Directions:
+    """The decoder directions of a coder, to be compared."""
+
+    columns: Columns
+    """`W_dec`, scaled to length 1; a direction of length 0 stays as it is."""
+
+    def neighbours(
+        self, start: int, stop: int, n: int = N_TOP, block_elements: int = BLOCK_ELEMENTS
+    ) -> list[Neighbours]:
+        """For the latents from start to stop - 1 those of the greatest cosine, above 0.
+
+        Args:
+            start: the first latent.
+            stop: one more than the last.
+            n: most neighbours of a latent.
+            block_elements: most cosines at once.
+
+        Ties are in order of index.
+        """
+        units = self.columns.exact(start, stop)
+        (found,) = ends(units, self.columns, n, (1,), start, block_elements)
+        rows = zip(found.columns.tolist(), found.products.tolist(), strict=True)
+        return [_neighbours(latents, cosines) for latents, cosines in rows]
 
 
-def decoder_neighbours(
-    W_dec: Tensor, n: int = N_TOP, block_elements: int = BLOCK_ELEMENTS
-) -> list[Neighbours]:
-    """For each latent those whose decoder directions have the greatest cosine, above 0.
-
-    Args:
-        W_dec: (n_latents, d_out), one direction per latent; one of length 0 is no neighbour.
-        n: most neighbours of a latent.
-        block_elements: most cosines at once.
-    """
-    lengths = W_dec.float().norm(dim=-1, keepdim=True)
-    units = W_dec.float() / lengths.where(lengths > 0, 1)
-    n_latents = len(units)
-    size = max(1, block_elements // max(1, n_latents))
-    found: list[Neighbours] = []
-    for start in range(0, n_latents, size):
-        cosines = units[start : start + size] @ units.T
-        own = torch.arange(len(cosines), device=cosines.device)
-        cosines[own, own + start] = NONE_YET
-        best = cosines.topk(min(n, n_latents), dim=-1)
-        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        found += [_neighbours(latents, values) for latents, values in rows]
-    return found
+def open_directions(W_dec: Tensor) -> Directions:
+    """Prepare decoder directions (n_latents, d_out) to be compared; they are not copied."""
+    lengths = torch.cat([rows.float().norm(dim=-1) for rows in W_dec.split(1 << 14)])
+    scale = 1 / lengths.where(lengths > 0, 1)
+    return Directions(make_columns(W_dec, scale, has_fast_bfloat16(W_dec.device)))
 
 
 def _neighbours(latents: Sequence[int], cosines: Sequence[float]) -> Neighbours:
     """Pairs whose cosine is more than the rounding of 0; ties in order of index."""
-    pairs = [(latent, rounded(cosine)) for latent, cosine in zip(latents, cosines, strict=True)]
-    return tuple(sorted((p for p in pairs if p[1] > 1e-6), key=lambda pair: (-pair[1], pair[0])))
+    pairs = zip(latents, map(rounded, cosines), strict=True)
+    kept = (pair for pair in pairs if pair[1] > LEAST_COSINE)
+    return tuple(sorted(kept, key=lambda pair: (-pair[1], pair[0])))

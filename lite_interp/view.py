@@ -235,6 +235,8 @@ def info_table(db: Database) -> Group:
         fit = json.loads(
             db.execute("select fit from coders where id = ?", [cache.coder_id]).fetchone()[0]
         )
+        # Nobody can say how well the coder of an imported cache reconstructs.
+        fvu = "unknown" if fit["fvu"] is None else f"{fit['fvu']:.3f}"
         state = "complete" if cache.n_counted is not None else "not complete"
         parts.append(
             Text.assemble(
@@ -242,7 +244,7 @@ def info_table(db: Database) -> Group:
                 f" ({state})\n"
                 f"  subject  {terminal_safe(cache.subject_path)}\n"
                 f"  coder    {terminal_safe(cache.coder_name)}, {cache.n_latents:,} latents at "
-                f"{terminal_safe(cache.hookpoint)}, FVU {fit['fvu']:.3f}, L0 {fit['l0']:.1f}\n"
+                f"{terminal_safe(cache.hookpoint)}, FVU {fvu}, L0 {fit['l0']:.1f}\n"
                 f"  corpus   {terminal_safe(corpus.name)}: {corpus.n_tokens:,} tokens, "
                 f"{corpus.n_contexts:,} contexts of up to {corpus.n_ctx}, "
                 f"{corpus.n_documents:,} documents, {corpus.n_skipped} left out",

@@ -3,30 +3,33 @@
 import math
 import sqlite3
 from collections import Counter
-from itertools import combinations
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import tiny
 import tiny_study
+from scipy.stats import entropy
+from sklearn.metrics import mutual_info_score
+from test_cofiring import slow_cofiring
 from tiny_results import CACHE, memory
 
-from lite_interp import details, study
+from lite_interp import cofiring, details, study, tallies
+from lite_interp.db import cached as stored_firings
 from lite_interp.db import caches
 from lite_interp.db import details as stored
 from lite_interp.db.file import open_results
 from lite_interp.detailing import Weights, compute_details
 from lite_interp.details import (
     LatentDetails,
-    cofiring_neighbours,
     details_lines,
     flags_of,
-    position_bins,
+    greatest,
     position_dependence,
-    quantiles,
     token_shares,
 )
-from lite_interp.lens import decoder_neighbours, logit_lens
+from lite_interp.lens import open_directions, open_lens
 from lite_interp.loading import load_job
 from lite_interp.pipeline import cache_corpus
 
@@ -46,13 +49,6 @@ FULL = LatentDetails(
 DEAD = LatentDetails(0, (), (), 0.0, 0.0, ("dead",), None, None, (), ())
 
 
-def test_quantiles_are_eleven_from_weakest_to_strongest():
-    values = np.arange(21, dtype=np.float32)[::-1]
-    assert quantiles(values) == tuple(float(n) for n in range(0, 21, 2))
-    assert quantiles(np.array([2.5], np.float32)) == (2.5,) * 11
-    assert quantiles(np.zeros(0, np.float32)) == ()
-
-
 def test_the_activation_is_shared_out_over_tokens():
     ids = np.array([7, 5, 7, 9, 5, 2], np.int32)
     values = np.array([1, 3, 2, 1, 2, 1], np.float32)
@@ -60,11 +56,6 @@ def test_the_activation_is_shared_out_over_tokens():
     assert found.token_ids.tolist() == [5, 7, 2, 9]  # 2 and 9 are equal: in order of id
     assert found.shares == pytest.approx([0.5, 0.3, 0.1, 0.1])
     assert not len(token_shares(np.zeros(0, np.int32), np.zeros(0, np.float32)).shares)
-
-
-def test_positions_fall_into_eighths_of_the_longest_context():
-    assert position_bins(np.array([0, 1, 2, 15, 15]), 16).tolist() == [2, 1, 0, 0, 0, 0, 0, 2]
-    assert position_bins(np.arange(4), 4).tolist() == [1, 0, 1, 0, 1, 0, 1, 0]
 
 
 def slow_dependence(fired, counted):
@@ -80,30 +71,37 @@ def slow_dependence(fired, counted):
 
 def test_position_dependence_is_shared_information_over_the_entropy_of_firing():
     draw = np.random.default_rng(0)
-    for _ in range(20):
-        counted = draw.integers(0, 50, 8)
-        fired = draw.binomial(counted, draw.random(8))
+    for size in (50, 10**6):
+        counted = draw.integers(0, size, 8)
+        fired = draw.binomial(counted, draw.random((20, 8)) ** 4)
         found = position_dependence(fired, counted)
-        assert found == pytest.approx(slow_dependence(fired.tolist(), counted.tolist()), rel=1e-4)
+        slow = [slow_dependence(each, counted.tolist()) for each in fired.tolist()]
+        assert found == pytest.approx(slow, rel=1e-4)
+        for each, share in zip(fired, found, strict=True):
+            table = np.stack([each, counted - each])[:, counted > 0]
+            shared = mutual_info_score(None, None, contingency=table)
+            assert share == pytest.approx(shared / entropy(table.sum(axis=1)), rel=1e-9)
 
 
 def test_position_dependence_is_one_when_the_bin_decides_and_zero_when_it_says_nothing():
     counted = np.array([40, 30, 20, 10, 10, 10, 10, 10])
     only_first = np.where(np.arange(8) == 0, counted, 0)
-    assert position_dependence(only_first, counted) == 1
-    assert position_dependence(counted // 5, counted) == pytest.approx(0, abs=1e-9)
-    assert position_dependence(np.zeros(8, np.int64), counted) == 0
-    assert position_dependence(counted, counted) == 0
+    silent = np.zeros(8, np.int64)
+    found = position_dependence(np.stack([only_first, counted // 5, silent, counted]), counted)
+    assert found[0] == pytest.approx(1)
+    assert found[1] == pytest.approx(0, abs=1e-9)
+    assert found[2:].tolist() == [0, 0]
+    assert position_dependence(silent[None], silent).tolist() == [0]
 
 
 def test_a_sparse_latent_in_one_bin_is_positional_though_its_information_is_small():
     """What the docstring of POSITIONAL says; in nats it would be below the blog's 0.05."""
     counted = np.full(8, 12_500)
-    alone = position_dependence(np.array([10, 0, 0, 0, 0, 0, 0, 0]), counted)
+    fired = [10] + 7 * [0], [1000] + 7 * [0], [500] + 7 * [71]
+    alone, dense, half = position_dependence(np.array(fired), counted)
     assert 0.19 < alone < 0.21
     assert alone * -math.log(1e-4) * 1e-4 < 0.05
-    assert 0.3 < position_dependence(np.array([1000, 0, 0, 0, 0, 0, 0, 0]), counted) < 0.4
-    half = position_dependence(np.array([500] + 7 * [71]), counted)
+    assert 0.3 < dense < 0.4
     assert 0.04 < half < details.POSITIONAL
 
 
@@ -122,52 +120,12 @@ def test_flags_stand_at_their_thresholds(facts, expected):
     assert flags_of(*facts) == expected
 
 
-def slow_cofiring(dense, n):
-    """Every pair of latents, position by position."""
-    together = Counter()
-    for row in dense:
-        together.update(combinations(np.flatnonzero(row).tolist(), 2))
-    totals = dense.sum(axis=0)
-    found = [[] for _ in totals]
-    for (one, other), count in together.items():
-        if count >= 2:
-            jaccard = float(f"{count / (totals[one] + totals[other] - count):.5g}")
-            found[one].append((other, jaccard))
-            found[other].append((one, jaccard))
-    return [tuple(sorted(each, key=lambda pair: (-pair[1], pair[0]))[:n]) for each in found]
-
-
-def sparse_firings():
-    """(300, 40) firings of latents of all densities; one is dead, two are the same."""
-    draw = np.random.default_rng(1)
-    dense = draw.random((300, 40)) < draw.random(40) ** 3
-    dense[:, 5] = False
-    dense[:, 6] = dense[:, 8] = draw.random(300) < 0.3
-    return dense
-
-
-@pytest.mark.parametrize("block_elements", [1, 40 * 7, 10_000])
-@pytest.mark.parametrize("n", [3, 10, 100])
-def test_cofiring_neighbours_are_those_of_a_slow_count(block_elements, n):
-    dense = sparse_firings()
-    places = [np.flatnonzero(column) for column in dense.T]
-    found = cofiring_neighbours(places, len(dense), n, block_elements)
-    assert found == slow_cofiring(dense, n)
-    assert found[5] == ()
-    assert found[6][0] == (8, 1.0)
-
-
-def test_one_position_together_is_chance_and_ties_are_in_order_of_index():
-    places = [np.array([0, 1]), np.array([1, 2]), *(np.array([4, 5, 6]) for _ in range(4))]
-    found = cofiring_neighbours(places, 7, n=2)
-    assert found[:2] == [(), ()]
-    assert found[4] == ((2, 1.0), (3, 1.0))
-    assert cofiring_neighbours([], 7) == []
-    assert cofiring_neighbours([np.zeros(0, np.int32)] * 2, 7) == [(), ()]
-
-
-def test_a_large_cache_is_counted_on_every_nth_context():
-    assert [details.every_nth_context(n, 100) for n in (0, 100, 101, 1000)] == [1, 1, 2, 10]
+def test_the_greatest_are_in_order_and_ties_in_order_of_id():
+    numbers = np.array([0.5, 0.25, 0.5, 0.75, 0.25, 0.25])
+    ids = np.array([9, 8, 7, 6, 5, 4])
+    assert greatest(numbers, ids, 4).tolist() == [3, 2, 0, 5]
+    assert greatest(numbers, ids, 6).tolist() == [3, 2, 0, 5, 4, 1]
+    assert greatest(numbers[:2], ids[:2], 6).tolist() == [0, 1]
 
 
 def test_lines_say_what_is_known_and_leave_out_what_is_not():
@@ -247,7 +205,7 @@ def test_details_of_a_cache_are_those_of_its_dense_matrix(cached):
     _, token_ids = caches.load_tokens(db, cache.corpus)
     dense = np.zeros((*token_ids.shape, cache.n_latents), np.float32)
     for latent in range(cache.n_latents):
-        firings = caches.load_firings(db, cache, latent)
+        firings = stored_firings.load_firings(db, cache, latent)
         dense[firings.contexts, firings.positions, latent] = firings.values
     anywhere = (dense > 0).any(axis=2)
     assert anywhere.sum() == cache.n_counted  # a topk coder fires wherever it reads
@@ -283,8 +241,9 @@ def test_what_the_weights_say_stands_beside_each_latent(cached):
     db, cache, loaded = cached
     weights = Weights(loaded.subject, loaded.coder, loaded.site.writes)
     found = all_details(db, cache, loaded, weights)
-    lens = logit_lens(*weights)
-    assert [each.decoder_neighbours for each in found] == decoder_neighbours(loaded.coder.W_dec)
+    lens = open_lens(*weights).read(loaded.coder.W_dec)
+    neighbours = open_directions(loaded.coder.W_dec).neighbours(0, cache.n_latents)
+    assert [each.decoder_neighbours for each in found] == neighbours
     assert len(found[3].promoted) == len(found[3].suppressed) == 10
     first, logit = int(lens.promoted_ids[3, 0]), float(lens.promoted[3, 0])
     assert found[3].promoted[0][0] == loaded.tokenizer.texts([first])[0]
@@ -308,17 +267,49 @@ def test_without_weights_they_are_unknown_and_the_rest_is_the_same(cached):
     assert [each.flags for each in bare] == [each.flags for each in full]
 
 
+def test_details_do_not_depend_on_the_blocks(cached, monkeypatch):
+    db, cache, loaded = cached
+    weights = Weights(loaded.subject, loaded.coder, loaded.site.writes)
+    whole = all_details(db, cache, loaded, weights)
+    monkeypatch.setattr(tallies, "blocks", partial(tallies.blocks, most_latents=3))
+    split = all_details(db, cache, loaded, weights)
+    assert [replace(each, promoted=(), suppressed=()) for each in split] == [
+        replace(each, promoted=(), suppressed=()) for each in whole
+    ]
+    for one, other in zip(split, whole, strict=True):
+        assert [token for token, _ in one.promoted] == [token for token, _ in other.promoted]
+
+
+def test_nothing_is_stored_if_a_block_fails(cached, monkeypatch):
+    db, cache, loaded = cached
+    db.execute("delete from latent_details")
+    monkeypatch.setattr(tallies, "blocks", partial(tallies.blocks, most_latents=3))
+    seen = []
+
+    def fails_later(found):
+        seen.append(found)
+        if len(seen) == 3:
+            raise MemoryError
+        return whole(found)
+
+    whole = tallies.count_contexts
+    monkeypatch.setattr(tallies, "count_contexts", fails_later)
+    with pytest.raises(MemoryError):
+        compute_details(db, cache, loaded.tokenizer, None)
+    assert not stored.has_details(db, cache.id)
+
+
 def test_cofirings_of_a_large_cache_come_from_every_second_context(cached, monkeypatch):
     db, cache, loaded = cached
     whole = all_details(db, cache, loaded, None)
     n_firings = stored.count_firings(db, cache.id)
     assert n_firings == db.execute("select sum(n_firings) from latents").fetchone()[0] > 0
-    monkeypatch.setattr(details, "every_nth_context", lambda n: 2 if n == n_firings else 1)
+    monkeypatch.setattr(cofiring, "every_nth_context", lambda n: 2 if n == n_firings else 1)
     sampled = all_details(db, cache, loaded, None)
     assert [each.quantiles for each in sampled] == [each.quantiles for each in whole]
     dense = np.zeros((cache.corpus.n_contexts * tiny_study.N_CTX, cache.n_latents), bool)
     for latent in range(cache.n_latents):
-        firings = caches.load_firings(db, cache, latent)
+        firings = stored_firings.load_firings(db, cache, latent)
         even = firings.contexts % 2 == 0
         places = firings.contexts[even] * tiny_study.N_CTX + firings.positions[even]
         dense[places, latent] = True

@@ -11,7 +11,7 @@ import tiny_study
 import torch
 from test_cli import call
 
-from lite_interp import explain_pipeline, intervening, pipeline, study
+from lite_interp import explain_pipeline, intervening, pipeline, reopening, study
 from lite_interp.db import caches, details, steerings, studies
 from lite_interp.db.file import open_results, read_results
 from lite_interp.engine import EngineFailure
@@ -252,7 +252,7 @@ def test_the_tokens_that_are_raised_are_noted_for_shown_prompts_alone(
 ):
     # In bfloat16 one pass and many are rounded otherwise.
     subject = load_subject(explained / "subject", dtype="float32")
-    monkeypatch.setattr(intervening, "load_subject", lambda path, **options: subject)
+    monkeypatch.setattr(reopening, "load_subject", lambda path, **options: subject)
     found = [each for each in steer(results, settings(n_tuning=3)) if each.failure is None]
     coder, tokenizer = load_coder(explained / "coder"), load_tokenizer(explained / "subject")
     with read_results(results) as db:

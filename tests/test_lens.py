@@ -11,7 +11,9 @@ from torch import nn
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from lite_interp.lens import decoder_neighbours, final_norm, logit_lens, writes_residual
+from lite_interp import lens as lens_module
+from lite_interp import products
+from lite_interp.lens import final_norm, open_directions, open_lens, writes_residual
 from lite_interp.records import Hookpoint
 from lite_interp.sae import load_coder
 from lite_interp.subject import load_subject
@@ -51,10 +53,13 @@ def slow_logits(kind, subject, coder):
 
 
 @pytest.mark.parametrize("block_elements", [1, 200, 1 << 24])
-def test_the_lens_is_that_of_plain_loops(pair, block_elements):
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_lens_is_that_of_plain_loops(pair, block_elements, fast, monkeypatch):
+    monkeypatch.setattr(products, "SCREENED_COLUMNS", 1)
+    monkeypatch.setattr(lens_module, "has_fast_bfloat16", lambda device: fast)
     kind, subject, coder, writes = pair
     logits = slow_logits(kind, subject, coder)
-    lens = logit_lens(subject, coder, writes, n=5, block_elements=block_elements)
+    lens = open_lens(subject, coder, writes).read(coder.W_dec, 5, block_elements)
     order = np.argsort(logits, axis=1)
     np.testing.assert_array_equal(lens.promoted_ids, order[:, :-6:-1])
     np.testing.assert_array_equal(lens.suppressed_ids, order[:, :5])
@@ -69,7 +74,7 @@ def test_a_direction_added_to_the_stream_moves_the_logits_as_the_lens_says(pair)
     with torch.no_grad():
         out = norm(1e4 * torch.stack([coder.W_dec, -coder.W_dec]))
         logits = subject.model.get_output_embeddings()((out[0] - out[1]) / 2)
-    lens = logit_lens(subject, coder, writes)
+    lens = open_lens(subject, coder, writes).read(coder.W_dec)
     np.testing.assert_array_equal(logits.topk(10).indices, lens.promoted_ids)
     ratio = logits.gather(1, lens.promoted_ids) / lens.promoted
     np.testing.assert_allclose(ratio, ratio[:, :1].expand(-1, 10), rtol=1e-3)
@@ -77,22 +82,23 @@ def test_a_direction_added_to_the_stream_moves_the_logits_as_the_lens_says(pair)
 
 def test_rows_that_pad_the_unembedding_are_never_tokens(pair):
     _, subject, coder, writes = pair
-    lens = logit_lens(subject, coder, writes, n_vocab=30)
+    lens = open_lens(subject, coder, writes, 30).read(coder.W_dec)
     assert lens.promoted_ids.max() < 30
     assert lens.suppressed_ids.max() < 30
-    assert logit_lens(subject, coder, writes, n_vocab=4).promoted.shape == (N_LATENTS, 4)
+    assert open_lens(subject, coder, writes, 4).read(coder.W_dec).promoted.shape == (N_LATENTS, 4)
 
 
 def test_a_low_precision_subject_gives_the_same_but_for_its_rounding(pair):
     kind, subject, coder, writes = pair
-    lens = logit_lens(subject, coder, writes)
+    lens = open_lens(subject, coder, writes).read(coder.W_dec)
     model = tiny.make_model(kind).bfloat16()
     rough = model.base_model
     exact = subject.model.base_model
     rough.load_state_dict({k: v.bfloat16() for k, v in exact.state_dict().items()})
     head = subject.model.get_output_embeddings().weight.bfloat16()
     model.get_output_embeddings().weight.data.copy_(head)
-    low = logit_lens(replace(subject, model=model, dtype=torch.bfloat16), coder, writes)
+    low = open_lens(replace(subject, model=model, dtype=torch.bfloat16), coder, writes)
+    low = low.read(coder.W_dec)
     assert low.promoted.dtype == torch.float32
     np.testing.assert_allclose(low.promoted, lens.promoted, rtol=0.05, atol=0.05)
 
@@ -115,9 +121,9 @@ def test_a_coder_that_writes_elsewhere_has_no_lens(pair):
         (layer.rpartition(".")[0], "output"),
     ):
         assert not writes_residual(Hookpoint(module, side), subject), module
-        assert logit_lens(subject, coder, Hookpoint(module, side)) is None
+        assert open_lens(subject, coder, Hookpoint(module, side)) is None
     narrow = replace(coder, W_dec=coder.W_dec[:, :4], b_dec=coder.b_dec[:4])
-    assert logit_lens(subject, narrow, writes) is None
+    assert open_lens(subject, narrow, writes) is None
 
 
 def normed(norm, width):
@@ -167,11 +173,20 @@ def slow_neighbours(directions, n):
 
 @pytest.mark.parametrize("block_elements", [1, 150, 1 << 24])
 @pytest.mark.parametrize("n", [3, 10, 99])
-def test_decoder_neighbours_are_those_of_every_pair(block_elements, n):
+@pytest.mark.parametrize("fast", [False, True])
+def test_decoder_neighbours_are_those_of_every_pair(block_elements, n, fast, monkeypatch):
+    monkeypatch.setattr(products, "SCREENED_COLUMNS", 1)
+    monkeypatch.setattr(lens_module, "has_fast_bfloat16", lambda device: fast)
     directions = np.random.default_rng(2).normal(size=(50, 6)).astype(np.float32)
     directions *= np.linspace(0.01, 100, 50, dtype=np.float32)[:, None]
     directions[7] = 0
-    found = decoder_neighbours(torch.from_numpy(directions), n, block_elements)
+    opened = open_directions(torch.from_numpy(directions))
+    assert (opened.columns.rough is not None) == fast
+    found = [
+        each
+        for start, stop in ((0, 20), (20, 21), (21, 50))
+        for each in opened.neighbours(start, stop, n, block_elements)
+    ]
     for ours, slow in zip(found, slow_neighbours(directions.astype(np.float64), n), strict=True):
         assert [latent for latent, _ in ours] == [latent for latent, _ in slow]
         assert [cosine for _, cosine in ours] == pytest.approx([c for _, c in slow], rel=1e-3)
@@ -181,6 +196,6 @@ def test_decoder_neighbours_are_those_of_every_pair(block_elements, n):
 
 def test_equal_and_opposite_directions():
     directions = torch.tensor([[1.0, 0], [2, 0], [-3, 0], [0, 5], [4, 0]])
-    found = decoder_neighbours(directions)
+    found = open_directions(directions).neighbours(0, 5)
     assert found[0] == ((1, 1.0), (4, 1.0))
     assert found[2] == found[3] == ()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lite_interp.errors import LiteInterpError
-from lite_interp.outside import formats, lines
+from lite_interp.outside import fields, formats, lines
 from lite_interp.outside.formats import FORMATS, Flaw, Record, read_outside
 
 ROWS = [
@@ -271,8 +271,8 @@ def test_lines_are_those_of_the_whole(tmp_path_factory, data, size):
 def test_an_explanation_is_one_line_that_can_be_stored(text):
     line = json.dumps({"latent": 1, "explanation": text}).encode()
     try:
-        record = formats._record("x:1", formats._json(line), "me")
-    except formats._Bad:
+        record = fields.read_line("x:1", formats._json(line), "me")
+    except fields.BadLineError:
         return
     assert len(record.text.splitlines()) == 1
     assert record.text == record.text.strip()

@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from lite_interp import __version__
-from lite_interp.cli import compare, doctor, exchange, explain, look, models, score, study, work
+from lite_interp.cli import (
+    compare,
+    doctor,
+    exchange,
+    explain,
+    find,
+    look,
+    models,
+    pages,
+    score,
+    study,
+    work,
+)
 from lite_interp.cli.options import OPTIONS, logging_to
 
 __all__ = ["app", "main"]
@@ -25,10 +37,14 @@ app = typer.Typer(
 models_app = typer.Typer(help="Models on this machine: list, fetch, verify, quantize.", **OPTIONS)
 for command in (work.demo, work.run, work.cache, explain.explain, score.score, study.study):
     app.command()(command)
-for command in (look.show, look.info, look.agree, compare.compare):
+for command in (look.show, look.info, look.agree, compare.compare, pages.report):
     app.command()(command)
+app.command()(find.search)
+app.command()(find.fires)
 app.command("list")(look.list_latents)
 app.command("import")(exchange.import_explanations)
+app.command()(exchange.merge)
+app.command()(exchange.export)
 app.command()(doctor.doctor)
 app.add_typer(models_app, name="models")
 models_app.command("list")(models.models_list)

@@ -79,7 +79,7 @@ def list_latents(
         for row in rows:
             typer.echo(json.dumps(row, ensure_ascii=False))
     elif as_csv:
-        _print_csv(rows)
+        print_csv(rows)
     else:
         from rich.console import Console
 
@@ -133,7 +133,8 @@ def info(results: Results) -> None:
         Console(highlight=False, markup=False).print(info_table(db))
 
 
-def _print_csv(rows: list[dict[str, Any]]) -> None:
+def print_csv(rows: list[dict[str, Any]]) -> None:
+    """Rows as CSV, with every column that any of them has."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(sys.stdout, names)
     writer.writeheader()

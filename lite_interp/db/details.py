@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -30,10 +30,9 @@ def store_details(db: Database, cache_id: str, details: Iterable[LatentDetails])
 
 
 def _stored(details: LatentDetails) -> list[Any]:
-    row = asdict(details)
+    row = ((name, getattr(details, name)) for name in COLUMNS)
     return [
-        row[name] if name in PLAIN or row[name] is None else canonical_json(row[name])
-        for name in COLUMNS
+        value if name in PLAIN or value is None else canonical_json(value) for name, value in row
     ]
 
 

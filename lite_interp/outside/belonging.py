@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lite_interp.db.caches import CacheInfo
 from lite_interp.errors import UsageError, nearest, one_line
-from lite_interp.outside.formats import Flaw, Record
+from lite_interp.outside.fields import Flaw, Record
 
 
 class SortedOut(NamedTuple):

@@ -5,84 +5,48 @@
     Delphi       a folder with one file for each latent
 
 What a file is, its content says; what a line means, only the names in it. A line that says no
-explanation of a latent is a `Flaw` with its place, never a guess. Files are hostile: a line, a
-file and what is unpacked at a time have a greatest size.
+explanation of a latent is a `Flaw` with its place, never a guess; one of our own exports that says
+why there is none is `Absent`. Files are hostile: a line, a file and what is unpacked at a time
+have a greatest size.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lite_interp.errors import LiteInterpError, one_line
+from lite_interp.outside.cells import plain_cell
+from lite_interp.outside.fields import (
+    LATENT_KEYS,
+    NUL_MARK,
+    TEXT_KEYS,
+    Absent,
+    BadLineError,
+    Flaw,
+    Record,
+    file_name,
+    read_explanation,
+    read_line,
+    source_of,
+    tidy_name,
+)
 from lite_interp.outside.lines import MAX_LINE_BYTES, NoTextError, decoded, read_lines
-from lite_interp.render import one_row
 
 EXPLAINER = "import"
 """Explainer of explanations that were not made here."""
-
-LATENT_KEYS = ("latent", "index", "feature")
-"""What the index of a latent is called; all that are there must agree."""
-TEXT_KEYS = ("explanation", "description", "text")
-"""What the explanation is called; the first that is there counts."""
-
-MAX_CHARACTERS = 2000
-"""Longest explanation."""
-MAX_NAME_CHARACTERS = 200
-"""Longest name of a source or coder."""
 
 UNREADABLE = "Explanation could not be parsed."
 """What Delphi stores in place of an explanation if it finds none in an answer."""
 
 _DELPHI_FILE = re.compile(r"(.*)_(?:latent|feature)([0-9]{1,18})\.txt", re.DOTALL)
-_INDEX = re.compile(r"[0-9]{1,18}")
-_NUL_MARK = "\udc00"
-"""A NUL in a table, which `csv` cannot read; no byte becomes this."""
 
 
-class Record(NamedTuple):
-    """One explanation of one latent by someone else."""
-
-    place: str
-    """File and line from 1, `people.csv:4`; a file of Delphi alone."""
-    latent: int
-    """Index of the latent, 0 or above; nobody checked yet that the coder has it."""
-    text: str
-    """The explanation on one line, without control characters."""
-    raw: str
-    """The explanation as it stands in the file."""
-    source: str
-    """Who wrote it."""
-    coder: str
-    """The coder, hookpoint or source id that the line names; empty if none."""
-    model: str
-    """Neuronpedia's name of the subject; empty elsewhere."""
-
-    @property
-    def coder_name(self) -> str:
-        """The coder, with its subject if the line names one."""
-        return f"{self.model}/{self.coder}" if self.model else self.coder
-
-
-class Flaw(NamedTuple):
-    """A line that cannot be imported."""
-
-    place: str
-    """File and line, or file."""
-    what: str
-    """What is wrong with it."""
-
-
-Found = Iterator[Record | Flaw]
-
-
-class _Bad(ValueError):
-    """What is wrong with a line."""
+Found = Iterator[Record | Flaw | Absent]
 
 
 class Format(NamedTuple):
@@ -130,7 +94,7 @@ def _head(path: Path) -> str:
 
 
 def _read_json_lines(path: Path) -> Found:
-    name, source = _name(path), _source_of(path)
+    name, source = file_name(path), source_of(path)
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
@@ -138,9 +102,9 @@ def _read_json_lines(path: Path) -> Found:
         try:
             row = _json(line)
             if not isinstance(row, dict):
-                raise _Bad("not a JSON object")
-            yield _record(place, row, source)
-        except _Bad as bad:
+                raise BadLineError("not a JSON object")
+            yield read_line(place, row, source)
+        except BadLineError as bad:
             yield Flaw(place, str(bad))
 
 
@@ -148,9 +112,9 @@ def _json(data: bytes) -> Any:
     try:
         return json.loads(decoded(data))
     except NoTextError as bad:
-        raise _Bad(str(bad)) from None
+        raise BadLineError(str(bad)) from None
     except (ValueError, RecursionError) as error:
-        raise _Bad(f"broken JSON: {one_line(error)}") from None
+        raise BadLineError(f"broken JSON: {one_line(error)}") from None
 
 
 def _delimiter(head: str) -> str:
@@ -166,7 +130,7 @@ def _delimiter(head: str) -> str:
 
 
 def _read_table(path: Path) -> Found:
-    name, source = _name(path), _source_of(path)
+    name, source = file_name(path), source_of(path)
     rows = csv.reader(_table_lines(path), delimiter=_delimiter(_head(path)), strict=True)
     header: list[str] = []
     while True:
@@ -194,9 +158,9 @@ def _read_table(path: Path) -> Found:
             yield Flaw(f"{name}:{number}", f"{len(fields)} {what}")
         else:
             try:
-                row = dict(zip(header, fields, strict=True))
-                yield _record(f"{name}:{number}", row, source)
-            except _Bad as bad:
+                row = dict(zip(header, map(plain_cell, fields), strict=True))
+                yield read_line(f"{name}:{number}", row, source)
+            except BadLineError as bad:
                 yield Flaw(f"{name}:{number}", str(bad))
 
 
@@ -211,12 +175,12 @@ def _header(name: str, fields: Sequence[str]) -> list[str]:
 def _table_lines(path: Path) -> Iterator[str]:
     """Lines for `csv`, which cannot go on after an error: broken bytes are found in their field."""
     for line in read_lines(path):
-        yield line.decode("utf-8", "surrogateescape").replace("\x00", _NUL_MARK)
+        yield line.decode("utf-8", "surrogateescape").replace("\x00", NUL_MARK)
 
 
 def _read_delphi(path: Path) -> Found:
     """One file for each latent, `layers.9_latent12.txt`, that holds a JSON text."""
-    source = _source_of(path.absolute().parent if path.name == "explanations" else path)
+    source = source_of(path.absolute().parent if path.name == "explanations" else path)
     names = sorted(
         each.name
         for each in path.iterdir()
@@ -231,26 +195,26 @@ def _read_delphi(path: Path) -> Found:
         )
     ours = [(match[1], int(match[2]), name) for name, match in matches.items() if match]
     for hookpoint, latent, name in sorted(ours):
-        place = _name(path / name)
+        place = file_name(path / name)
         try:
-            raw, text = _explanation(_delphi_text(path / name))
-            coder = _tidy_name(hookpoint.lstrip("."), "hookpoint")
+            raw, text = read_explanation(_delphi_text(path / name))
+            coder = tidy_name(hookpoint.lstrip("."), "hookpoint")
             yield Record(place, latent, text, raw, source, coder, "")
-        except _Bad as bad:
+        except BadLineError as bad:
             yield Flaw(place, str(bad))
     for name in names:
         if not matches[name]:
-            yield Flaw(_name(path / name), "its name ends in no latent")
+            yield Flaw(file_name(path / name), "its name ends in no latent")
 
 
 def _delphi_text(path: Path) -> Any:
     with path.open("rb") as file:
         data = file.read(MAX_LINE_BYTES + 1)
     if len(data) > MAX_LINE_BYTES:
-        raise _Bad(f"longer than {MAX_LINE_BYTES >> 20} MiB")
+        raise BadLineError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
     text = _json(data)
     if isinstance(text, str) and text.strip() == UNREADABLE:
-        raise _Bad("Delphi found no explanation in the answer")
+        raise BadLineError("Delphi found no explanation in the answer")
     return text
 
 
@@ -260,86 +224,3 @@ FORMATS: dict[str, Format] = {
     "table": Format(lambda path, head: bool(_delimiter(head)), _read_table),
 }
 """Every kind of file, the first that fits counts."""
-
-
-def _record(place: str, row: Mapping[str, Any], source: str) -> Record:
-    """What a line says; `source` if it does not say who."""
-    latent = _latent(row)
-    key = next((key for key in TEXT_KEYS if key in row), None)
-    if key is None:
-        raise _Bad("no explanation")
-    raw, text = _explanation(row[key])
-    if "modelId" in row and "layer" in row:
-        return Record(place, latent, text, raw, *_neuronpedia(row, source))
-    who = _tidy_name(row.get("source"), "source") or source
-    return Record(place, latent, text, raw, who, _tidy_name(row.get("coder"), "coder"), "")
-
-
-def _neuronpedia(row: Mapping[str, Any], source: str) -> tuple[str, str, str]:
-    """Source, coder and model: two ways to explain with one model are two sources."""
-    model, layer = (_tidy_name(row[key], key) for key in ("modelId", "layer"))
-    if not model or not layer:
-        raise _Bad("no modelId or layer")
-    who, how = (
-        next((name for name in (_tidy_name(row.get(key), key) for key in keys) if name), "")
-        for keys in (("source", "explanationModelName", "authorId"), ("typeName",))
-    )
-    return "/".join(filter(None, (who, how))) or source, layer, model
-
-
-def _latent(row: Mapping[str, Any]) -> int:
-    given = [row[key] for key in LATENT_KEYS if row.get(key) not in (None, "")]
-    if not given:
-        raise _Bad("no latent")
-    found = [_index(value) for value in given]
-    if len(set(found)) > 1:
-        raise _Bad("two latents: " + ", ".join(map(str, found)))
-    return found[0]
-
-
-def _index(value: Any) -> int:
-    if isinstance(value, str) and _INDEX.fullmatch(value.strip()):
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
-        return value
-    raise _Bad(f"not the index of a latent: {one_line(value)[:40]}")
-
-
-def _explanation(value: Any) -> tuple[str, str]:
-    """The explanation as it is, and on one line."""
-    raw = _text(value, "explanation", MAX_CHARACTERS)
-    if not any(character.isprintable() and not character.isspace() for character in raw):
-        raise _Bad("empty explanation")
-    return raw, one_row(raw.strip()).strip()
-
-
-def _tidy_name(value: Any, what: str) -> str:
-    """A name on one line; empty if there is none."""
-    return "" if value is None else one_row(_text(value, what, MAX_NAME_CHARACTERS).strip())
-
-
-def _text(value: Any, what: str, longest: int) -> str:
-    if value is None:
-        raise _Bad(f"no {what}")
-    if not isinstance(value, str):
-        raise _Bad(f"the {what} is no text: {type(value).__name__}")
-    if "\x00" in value or _NUL_MARK in value:
-        raise _Bad("binary")
-    try:
-        # JSON may hold half of a surrogate pair, which no UTF-8 can.
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise _Bad("broken UTF-8") from None
-    if len(value) > longest:
-        raise _Bad(f"{what} of {len(value):,} characters, {longest:,} are the most")
-    return value
-
-
-def _name(path: Path | str) -> str:
-    """A path as valid Unicode; bytes of the file system that are none are written out."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _source_of(path: Path) -> str:
-    """Who wrote it if no line says so: the file or folder."""
-    return one_row(_name(path.absolute().name))[:MAX_NAME_CHARACTERS]

@@ -27,7 +27,8 @@ from lite_interp.errors import LiteInterpError, UsageError, one_line
 from lite_interp.ids import content_id
 from lite_interp.loading import Reporter, cache_tokenizer
 from lite_interp.outside.belonging import of_this_coder
-from lite_interp.outside.formats import EXPLAINER, Flaw, Record, read_outside
+from lite_interp.outside.fields import Absent, Flaw, Record
+from lite_interp.outside.formats import EXPLAINER, read_outside
 from lite_interp.records import Explanation, Usage
 from lite_interp.samplers import DrawSettings, example_set_id
 
@@ -101,7 +102,7 @@ def import_explanations(
         LiteInterpError: a file cannot be read, or a line cannot be imported and `skip_bad` is
             not wanted; then nothing is stored.
     """
-    found = _read(job)
+    found = _read(job, tell)
     with _opened(results, job) as db:
         cache = caches.the_cache(db, wanted)
         records = _good(found, cache, job, tell)
@@ -122,18 +123,24 @@ def import_explanations(
     return outcome
 
 
-def _read(job: ImportJob) -> list[Record | Flaw]:
+def _read(job: ImportJob, tell: Reporter) -> list[Record | Flaw]:
     """What the files hold, before a results file is opened."""
     source = one_line(job.source)
-    found = [
-        each._replace(source=source) if source and isinstance(each, Record) else each
-        for path in job.paths
-        for each in read_outside(path)
-    ]
+    found: list[Record | Flaw] = []
+    n_absent = 0
+    for each in (each for path in job.paths for each in read_outside(path)):
+        if isinstance(each, Absent):
+            n_absent += 1
+        elif source and isinstance(each, Record):
+            found.append(each._replace(source=source))
+        else:
+            found.append(each)
+    if n_absent:
+        tell.say(f"left out: {n_absent:,} lines that say why there is no explanation")
     if not found:
         raise LiteInterpError(
             f"no explanation in: {one_line(', '.join(map(str, job.paths)))}",
-            "they hold nothing but blank lines",
+            "they hold nothing but blank lines" if not n_absent else "",
         )
     return found
 

@@ -1,0 +1,18 @@
+"""Latents by words and by meaning, over explanations and the windows they fire in."""
+
+from lite_interp.search.finding import PLACES, Hit, Request, find, hit_rows
+from lite_interp.search.index import Searched, open_searched
+from lite_interp.search.page import hits_table
+from lite_interp.search.query import words_query
+
+__all__ = [
+    "PLACES",
+    "Hit",
+    "Request",
+    "Searched",
+    "find",
+    "hit_rows",
+    "hits_table",
+    "open_searched",
+    "words_query",
+]

@@ -1,0 +1,82 @@
+"""What was found, as a table in a terminal; every text in it may be hostile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lite_interp.db.search import Span
+from lite_interp.render import terminal_safe
+from lite_interp.score_lines import short
+from lite_interp.search.finding import Hit
+from lite_interp.ways import header, in_order
+
+WINDOW_CHARACTERS = 100
+"""Of a window that are shown, around the first word that was found."""
+
+
+def hits_table(hits: Sequence[Hit], console: Console) -> Table:
+    """A row for each latent: its explanation, and the window it fires in most.
+
+    What was found is bold; where there is no bold, it stands in [brackets].
+    """
+    name = next(iter(in_order({hit.told.score[0] for hit in hits if hit.told.score})), None)
+    near = any(hit.cosine is not None for hit in hits)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
+    for head in (
+        "latent",
+        *([header(name)] if name else []),
+        "density",
+        *(["cos"] if near else []),
+    ):
+        table.add_column(Text(terminal_safe(head)), justify="right", no_wrap=True)
+    table.add_column("explanation", ratio=1, overflow="fold")
+    for hit in hits:
+        cells = [str(hit.told.latent)]
+        if name:
+            cells.append(short(hit.told.scores.get(name, {}).get("value")))
+        cells.append(f"{100 * hit.told.density:.2f}%")
+        if near:
+            cells.append(short(hit.cosine))
+        table.add_row(*map(Text, cells), _told(hit, console.is_terminal))
+    return table
+
+
+def _told(hit: Hit, bold: bool) -> Text:
+    """The explanation, or what stands for it; below it the window."""
+    if hit.told.explanation is not None:
+        text = _marked(hit.explanation, hit.spans, bold)
+    else:
+        words = terminal_safe(hit.told.words) or "unknown"
+        text = Text(f"(no explanation; fires on: {words})", "italic")
+    if hit.window:
+        on = "fires on it " if hit.on_words else ""
+        places = f"\n{on}in {hit.n_windows} window{'s' * (hit.n_windows != 1)}: "
+        text = Text.assemble(text, (places, "dim"), _marked(*_excerpt(hit), bold))
+    return text
+
+
+def _marked(text: str, spans: Sequence[Span], bold: bool) -> Text:
+    marked, end = Text(), 0
+    for first, behind in spans:
+        marked.append(terminal_safe(text[end:first]))
+        found = terminal_safe(text[first:behind])
+        marked.append(found if bold else f"[{found}]", "bold underline" if bold else "")
+        end = behind
+    return marked.append(terminal_safe(text[end:]))
+
+
+def _excerpt(hit: Hit) -> tuple[str, list[Span]]:
+    """The part of a window around the first word that was found, and where words stand in it."""
+    first = hit.window_spans[0][0] if hit.window_spans else 0
+    last = max(0, len(hit.window) - WINDOW_CHARACTERS)
+    start = min(max(0, first - WINDOW_CHARACTERS // 2), last)
+    stop = start + WINDOW_CHARACTERS
+    inside = [span for span in hit.window_spans if start <= span[0] and span[1] <= stop]
+    before, behind = "…" * (start > 0), "…" * (stop < len(hit.window))
+    move = len(before) - start
+    spans = [(first + move, last + move) for first, last in inside]
+    return before + hit.window[start:stop] + behind, spans
