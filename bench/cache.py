@@ -35,6 +35,7 @@ BENCH = Path(__file__).parent
 DEMO = BENCH.parent / "models" / "demo"
 SUBJECT = "smollm2-135m-instruct"
 N_CTX = 256
+TURN_TOKENS = 8192
 DELPHI_BATCH = 32
 THIRD, LAST = 9, 29
 D_MODEL = 576
@@ -88,21 +89,14 @@ def full_contexts(tokenizer: Any, n_tokens: int) -> np.ndarray:
     return rows[: len(rows) // DELPHI_BATCH * DELPHI_BATCH]
 
 
-def time_bare(subject: Any, token_ids: np.ndarray, layer: int) -> float:
-    """Seconds of the pass to the hookpoint alone, in the batches that the cache reads."""
-    from lite_interp.cache import BATCH_TOKENS
-
-    point = subject.resolve(f"layers.{layer}")
-    started = time.perf_counter()
-    for batch in split(token_ids, BATCH_TOKENS // N_CTX):
-        subject.read(batch.token_ids, batch.lengths, [point])
-    return time.perf_counter() - started
-
-
-def time_ours(
+def time_both(
     models: tuple[Any, Any], token_ids: np.ndarray, case: Case, path: Path
-) -> tuple[float, dict[str, int]]:
-    """Seconds of reading, encoding, packing and writing; and sizes."""
+) -> tuple[float, float, dict[str, int]]:
+    """Seconds of caching, of the bare pass, in turn for each 8,192 tokens; and sizes.
+
+    Caching is reading, encoding, packing and writing; the bare pass reads the same batches. In
+    turn, because this machine's speed wanders by a third within a minute.
+    """
     from lite_interp.cache import BATCH_TOKENS, CacheSettings, Reader
     from lite_interp.caching import CacheWork, cache_shards
     from lite_interp.db import cached
@@ -119,14 +113,25 @@ def time_ours(
     encoder = make_encoder(coder, has_fast_bfloat16(subject.device))
     reader = Reader(encoder, site, CacheSettings(), norm)
     path.unlink(missing_ok=True)
+    ours = bare = 0.0
     with open_results(path, create=True) as db:
-        cache = begin_file(db, token_ids, coder.n_latents, {})
+        cache = begin_file(db, token_ids, coder.n_latents, {}, TURN_TOKENS)
         work = CacheWork(cache, reader, frozenset(cached.pending_shards(db, cache)))
-        started = time.perf_counter()
         with closing(cache_shards(db, [work], subject, BATCH_TOKENS)) as done:
-            for _ in done:
-                pass
-        return time.perf_counter() - started, sizes_of(db, path)
+            turns = split(token_ids, TURN_TOKENS // N_CTX)
+            while True:
+                started = time.perf_counter()
+                finished = next(done, "end") == "end"
+                ours += time.perf_counter() - started
+                if finished:
+                    break
+                turn = turns.pop(0).token_ids
+                started = time.perf_counter()
+                for batch in split(turn, BATCH_TOKENS // N_CTX):
+                    subject.read(batch.token_ids, batch.lengths, [point])
+                bare += time.perf_counter() - started
+        db.execute("pragma wal_checkpoint(truncate)")
+        return ours, bare, sizes_of(db, path)
 
 
 def time_delphi(peer: str, tokens: Path, case: Case, dtype: str) -> dict[str, Any]:
@@ -150,12 +155,11 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         np.save(folder / "tokens.npy", token_ids.astype(np.int64))
         subject.read(token_ids[:16], np.full(16, N_CTX), [subject.resolve(f"layers.{LAST}")])
-        for case in make_cases(folder):
+        for case in [each for each in make_cases(folder) if each.name.startswith(options.case)]:
             rows = []
             for _ in range(options.rounds):
-                row = {"bare": n / time_bare(subject, token_ids, case.layer)}
-                seconds, sizes = time_ours(models, token_ids, case, folder / "cache.db")
-                row["ours"] = n / seconds
+                ours, bare, sizes = time_both(models, token_ids, case, folder / "cache.db")
+                row = {"bare": n / bare, "ours": n / ours}
                 if options.peer:
                     dtype = str(subject.dtype).removeprefix("torch.")
                     peer = time_delphi(options.peer, folder / "tokens.npy", case, dtype)
@@ -232,6 +236,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--only", nargs="*", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--peer", default="", help="Python of an environment with Delphi")
+    parser.add_argument("--case", default="", help="of speed only: 4096, 65536 last, …")
     parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--wide-tokens", type=int, default=1_048_576)

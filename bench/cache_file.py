@@ -9,31 +9,28 @@ import numpy as np
 
 
 def begin_file(
-    db: Any,
-    token_ids: np.ndarray,
-    n_latents: int,
-    settings: dict[str, Any],
-    tokenizer_hash: str = "",
+    db: Any, token_ids: np.ndarray, n_latents: int, settings: dict[str, Any], n_tokens: int = 65_536
 ) -> Any:
-    """Store full contexts (n, n_ctx) and an empty cache of a coder; returns the cache."""
+    """Store full contexts (n, n_ctx) in shards of so many tokens, and an empty cache of a coder."""
     from lite_interp.cache import span
     from lite_interp.corpus import CorpusSettings, CorpusTotals, corpus_record
     from lite_interp.db import caches
     from lite_interp.db.file import add
-    from lite_interp.study import SHARD_TOKENS, shard_contexts
+    from lite_interp.study import SHARD_TOKENS
 
     n, n_ctx = token_ids.shape
     totals = CorpusTotals("sha256:bench", 1, 0, n, n * n_ctx, 0, 0, False)
-    record = corpus_record("bench", tokenizer_hash, CorpusSettings(n_ctx), totals, 0)
-    caches.store_corpus(db, record, split(token_ids, shard_contexts(n_ctx)))
+    record = corpus_record("bench", "none", CorpusSettings(n_ctx), totals, 0)
+    caches.store_corpus(db, record, split(token_ids, n_tokens // n_ctx))
     subject = {"id": "s", "name": "s", "architecture": "", "d_model": 1}
     add(db, "subjects", {**subject, "provenance": {"path": ""}})
     coder = {"id": "c", "name": "c", "format": "", "hookpoint": "", "activation": "topk"}
     sizes = {"k": None, "d_in": 1, "n_latents": n_latents, "fit": {}, "provenance": {}}
     add(db, "coders", {**coder, **sizes})
     row = {"id": "b2:bench", "corpus_id": record.id, "subject_id": "s", "coder_id": "c"}
-    tokens = min(SHARD_TOKENS, shard_contexts(n_ctx) * n_ctx)
-    caches.store_cache(db, {**row, "settings": settings, "span": span(n_latents, tokens)})
+    # A shard of a cache has as many tokens as ever, however the contexts are cut.
+    n_parts = span(n_latents, SHARD_TOKENS) * SHARD_TOKENS // n_tokens
+    caches.store_cache(db, {**row, "settings": settings, "span": n_parts})
     return caches.load_caches(db)[0]
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lite_interp.details import N_POSITION_BINS
 from lite_interp.records import Firings
 
-MOST_FIRINGS = 1 << 22
-"""Firings in a block, unless one latent alone has more: some 250 MiB of scratch."""
+MOST_FIRINGS = 1 << 20
+"""Firings in a block, unless one latent alone has more: some 60 MiB of scratch."""
 MOST_LATENTS = 1 << 11
 """Latents in a block."""
 N_QUANTILES = 11

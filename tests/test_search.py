@@ -565,6 +565,16 @@ def test_hostile_explanations_and_windows_are_harmless_to_see(path):
     assert [row["explanation"][a:b] for a, b in row["explanation_hits"]] == ["rain"]
 
 
+def test_a_megabyte_of_an_explanation_is_shown_around_the_words(path):
+    with open_results(path) as db:
+        explain(db, 8, "x" * (1 << 20) + " hail " + "y " * 1000, [((" hail", "z" * 9999), [1, 0])])
+    out, _ = call("search", path, "hail")
+    assert len(out) < 2000
+    assert out.count("[hail]") == 2
+    (row,) = call("search", path, "hail", "--json")[0].splitlines()
+    assert len(json.loads(row)["explanation"]) > 1 << 20
+
+
 def test_no_spreadsheet_runs_what_was_found(path):
     with open_results(path) as db:
         explain(db, 8, "=rain(1)")

@@ -22,8 +22,8 @@ from lite_interp.records import Firings
 LATENT_BITS, SHARD_BITS = 24, 20
 WHOLE = (1 << SHARD_BITS) - 1
 """Stands for the shard in the keys of windows that a reservoir kept of the whole corpus."""
-BLOCK_FIRINGS = 1 << 22
-"""About so many firings are unpacked at once: 100 MiB."""
+BLOCK_FIRINGS = 1 << 20
+"""About so many firings are unpacked at once: 60 MiB."""
 
 Packed = Iterable[tuple[int, bytes]]
 """Latents, each with a blob of `firing_codec.pack_firings`."""
@@ -168,7 +168,9 @@ def _unpacked(
     """(n + 1,) where the firings of each blob begin, their places in the corpus, their values."""
     found = intact(unpack_all, blobs)
     counts = np.diff(found.starts)
-    return found.starts, found.places + np.repeat(np.array(firsts, np.int64), counts), found.values
+    places = found.places
+    places += np.repeat(np.array(firsts, np.int64), counts)
+    return found.starts, places, found.values
 
 
 def _firings(places: NDArray[np.int64], values: NDArray[np.float32], cache: CacheInfo) -> Firings:

@@ -14,8 +14,8 @@ from lite_interp.score_lines import short
 from lite_interp.search.finding import Hit
 from lite_interp.ways import header, in_order
 
-WINDOW_CHARACTERS = 100
-"""Of a window that are shown, around the first word that was found."""
+WINDOW_CHARACTERS, EXPLANATION_CHARACTERS = 100, 400
+"""Of a text that are shown, around the first word that was found."""
 
 
 def hits_table(hits: Sequence[Hit], console: Console) -> Table:
@@ -26,13 +26,10 @@ def hits_table(hits: Sequence[Hit], console: Console) -> Table:
     name = next(iter(in_order({hit.told.score[0] for hit in hits if hit.told.score})), None)
     near = any(hit.cosine is not None for hit in hits)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
-    for head in (
-        "latent",
-        *([header(name)] if name else []),
-        "density",
-        *(["cos"] if near else []),
-    ):
-        table.add_column(Text(terminal_safe(head)), justify="right", no_wrap=True)
+    score = "\n".join(map(terminal_safe, header(name).split("\n"))) if name else ""
+    for head in ("latent", score, "density", "cos" if near else ""):
+        if head:
+            table.add_column(Text(head), justify="right", no_wrap=True)
     table.add_column("explanation", ratio=1, overflow="fold")
     for hit in hits:
         cells = [str(hit.told.latent)]
@@ -48,14 +45,15 @@ def hits_table(hits: Sequence[Hit], console: Console) -> Table:
 def _told(hit: Hit, bold: bool) -> Text:
     """The explanation, or what stands for it; below it the window."""
     if hit.told.explanation is not None:
-        text = _marked(hit.explanation, hit.spans, bold)
+        text = _marked(*_excerpt(hit.explanation, hit.spans, EXPLANATION_CHARACTERS), bold)
     else:
         words = terminal_safe(hit.told.words) or "unknown"
         text = Text(f"(no explanation; fires on: {words})", "italic")
     if hit.window:
         on = "fires on it " if hit.on_words else ""
         places = f"\n{on}in {hit.n_windows} window{'s' * (hit.n_windows != 1)}: "
-        text = Text.assemble(text, (places, "dim"), _marked(*_excerpt(hit), bold))
+        window = _marked(*_excerpt(hit.window, hit.window_spans, WINDOW_CHARACTERS), bold)
+        text = Text.assemble(text, (places, "dim"), window)
     return text
 
 
@@ -69,14 +67,12 @@ def _marked(text: str, spans: Sequence[Span], bold: bool) -> Text:
     return marked.append(terminal_safe(text[end:]))
 
 
-def _excerpt(hit: Hit) -> tuple[str, list[Span]]:
-    """The part of a window around the first word that was found, and where words stand in it."""
-    first = hit.window_spans[0][0] if hit.window_spans else 0
-    last = max(0, len(hit.window) - WINDOW_CHARACTERS)
-    start = min(max(0, first - WINDOW_CHARACTERS // 2), last)
-    stop = start + WINDOW_CHARACTERS
-    inside = [span for span in hit.window_spans if start <= span[0] and span[1] <= stop]
-    before, behind = "…" * (start > 0), "…" * (stop < len(hit.window))
+def _excerpt(text: str, spans: Sequence[Span], length: int) -> tuple[str, list[Span]]:
+    """The part of a text around the first word that was found, and where words stand in it."""
+    first = spans[0][0] if spans else 0
+    start = min(max(0, first - length // 2), max(0, len(text) - length))
+    stop = start + length
+    before, behind = "…" * (start > 0), "…" * (stop < len(text))
     move = len(before) - start
-    spans = [(first + move, last + move) for first, last in inside]
-    return before + hit.window[start:stop] + behind, spans
+    inside = [(a + move, b + move) for a, b in spans if start <= a and b <= stop]
+    return before + text[start:stop] + behind, inside
