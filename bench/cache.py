@@ -7,7 +7,7 @@ Each part is measured in one run, what is compared in turn:
     speed   the shipped subject at a third of its depth and at its last layer, with the shipped
             coder (4,096 latents) and a random one of 65,536: the bare pass to the hookpoint, our
             caching into a file, and Delphi (`--peer`, see cache_peer.py), on the same tokens
-    size    bytes a firing of the whole file: the shipped corpus through the shipped coder
+    size    bytes a firing: the shipped corpus through the shipped coder
     memory  peak of a process that caches 0.2 and 2 million tokens of a tiny subject
     pack    firings a second of packing and of reading back, 64 and 1,400 of a latent
     wide    131,072 latents, k 32: packing and writing alone, then counting, then thinning
@@ -181,7 +181,7 @@ def ratio(rows: list[dict[str, float]], over: str, under: str) -> float:
 
 
 def size(options: argparse.Namespace) -> dict[str, Any]:
-    """Bytes a firing in the file that `lite-interp cache` leaves of the shipped corpus."""
+    """Bytes a firing of the shipped corpus: firings with their tokens, and the whole file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demo.db"
         command = [sys.executable, "-m", "lite_interp", "cache", str(path), "--subject", SUBJECT]
@@ -192,13 +192,14 @@ def size(options: argparse.Namespace) -> dict[str, Any]:
 
         with read_results(path) as db:
             found = sizes_of(db, path)
-            details = "select sum(pgsize) from dbstat where name in ('latents', 'latent_details')"
-            try:
-                (said,) = db.execute(details).fetchone()
-            except Exception:  # noqa: BLE001  (dbstat is not in every build of SQLite)
-                said = None
-    per = found["file_bytes"] / found["firings"]
-    return {**found, "bytes_of_details": said, "bytes_per_firing": round(per, 3)}
+            pages = dict(db.execute("select name, sum(pgsize) from dbstat group by name"))
+    cached = sum(pages[name] for name in ("firings", "cache_shards", "context_shards"))
+    return {
+        **found,
+        "bytes_of_latents": pages["latents"] + pages["latent_details"],
+        "bytes_per_firing": round(cached / found["firings"], 3),
+        "file_bytes_per_firing": round(found["file_bytes"] / found["firings"], 3),
+    }
 
 
 def apart(part: str, *arguments: str) -> dict[str, Any]:

@@ -155,9 +155,9 @@ def test_words_are_found_with_any_ending_in_any_order(path):
 
 
 def test_a_star_at_the_end_of_a_word_stands_for_any_ending(path):
-    assert ids(path, "countr*", "--in", "explanations") == [1]
+    assert ids(path, "Spai*", "--in", "explanations") == [1]
     assert ids(path, "wea* sno*", "--in", "explanations") == [2]
-    assert ids(path, "count", "--in", "explanations") == []
+    assert ids(path, "Spai", "--in", "explanations") == []
 
 
 def test_a_window_counts_for_the_latent_that_fires_in_it(path):
@@ -567,7 +567,7 @@ def test_hostile_explanations_and_windows_are_harmless_to_see(path):
 
 def test_a_megabyte_of_an_explanation_is_shown_around_the_words(path):
     with open_results(path) as db:
-        explain(db, 8, "x" * (1 << 20) + " hail " + "y " * 1000, [((" hail", "z" * 9999), [1, 0])])
+        explain(db, 8, "x" * (1 << 20) + " hail " + "y " * 1000, [((" hail", " z" * 9999), [1, 0])])
     out, _ = call("search", path, "hail")
     assert len(out) < 2000
     assert out.count("[hail]") == 2
