@@ -10,7 +10,7 @@ import unicodedata
 import pytest
 import tiny_export
 import tiny_study
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_export import EVIL, write_file
 from tiny_results import CACHE, make_examples
@@ -196,6 +196,12 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path, monkeypatc
 
 
 @given(TEXTS)
+@example("=1")
+@example("'=1")
+@example("''=1")
+@example("'\t")
+@example("\n+1")
+@example("'")
 def test_a_cell_made_safe_can_be_had_back(text):
     assert plain_cell(safe_cell(text)) == text
     first = safe_cell(text).lstrip("\ufeff" + "".join(map(chr, range(33))))[:1]
