@@ -93,6 +93,9 @@ def test_named_latents_have_a_row_in_any_case_and_one_explainer_may_be_wanted(re
         (0, None),
         (3, "not explained yet"),
     ]
+    export(results, "jsonl", tmp_path / "last", latents=(2,))
+    (row,) = lines(tmp_path / "last")
+    assert (row["latent"], row["detection"], row["embedding"]) == (2, 0.8125, 0.8125)
     export(results, "jsonl", tmp_path / "b", explainer="nobody")
     assert (tmp_path / "b").read_bytes() == b""
     with pytest.raises(UsageError, match="no such latent: 4"):
