@@ -41,6 +41,7 @@ JSON = {
     "explanations": ("settings", "detail"),
     "steerings": ("settings", "promoted"),
     "verdicts": ("detail",),
+    "ratings": ("settings",),
     "conditions": ("against", "settings", "explanation_ids"),
     "conflicts": ("key", "other"),
 }  # fmt: skip

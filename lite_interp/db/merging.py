@@ -21,6 +21,7 @@ from lite_interp.db.attaching import FACTS
 
 CIRCUMSTANCES = {
     "name", "provenance", "fit", "seconds", "prompt_tokens", "output_tokens", "batch_tokens",
+    "answered_utc",
 }  # fmt: skip
 """Columns that may differ though the answer is the same; the first stays. `fit` is measured on the
 corpus of the day."""

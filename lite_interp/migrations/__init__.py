@@ -12,12 +12,13 @@ from lite_interp.migrations.first_schema import FIRST_SCHEMA
 from lite_interp.migrations.held_out import HELD_OUT
 from lite_interp.migrations.merged import MERGED
 from lite_interp.migrations.packed_keys import PACKED_KEYS
+from lite_interp.migrations.ratings import RATINGS
 from lite_interp.migrations.search_index import SEARCH_INDEX
 
 APPLICATION_ID = 0x4C495445
 """`LITE` in ASCII: what `PRAGMA application_id` of a results file says."""
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Number of migrations below: what `PRAGMA user_version` says."""
 
 migrations = Migrations("lite_interp")
@@ -46,6 +47,7 @@ TABLES = {
     "verdicts": "One scorer's answer on one window, as it was shown.",
     "scores": "One scorer's number on one explanation with interval and null; from verdicts alone.",
     "scorings": "From how many trials the scores of a cache were computed: whether they are fresh.",
+    "ratings": "What people said of explanations, windows and intruders: a row for each answer.",
     "conditions": "Rows of a grid of studies that differ in one thing each: what was compared.",
     "conflicts": "Answers of merged files that differ from those of this one: both are kept.",
     "search_explanations": "Full-text index of the explanations; a virtual table without texts.",
@@ -96,6 +98,12 @@ def m005_merged(db: Database) -> None:
 def m006_search_index(db: Database) -> None:
     """Full text and meaning of explanations and windows, filled by the first search."""
     _run(db, SEARCH_INDEX)
+
+
+@migrations()
+def m007_ratings(db: Database) -> None:
+    """Answers of people."""
+    _run(db, RATINGS)
 
 
 def _run(db: Database, script: str) -> None:

@@ -9,6 +9,7 @@ from lite_interp.records.asking import (
     Sampling,
     Usage,
 )
+from lite_interp.records.rating import Question, Rating, Task
 from lite_interp.records.reading import (
     ContextShard,
     Corpus,
@@ -46,11 +47,14 @@ __all__ = [
     "Passage",
     "Place",
     "Placed",
+    "Question",
+    "Rating",
     "Role",
     "Sampling",
     "Score",
     "Side",
     "Steering",
+    "Task",
     "Trial",
     "Usage",
     "Verdict",
