@@ -18,11 +18,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from lite_interp.data import data_folder
 from lite_interp.errors import UsageError, one_line
 
+PARTS = ("nodes.js", "plots.js", "table.js", "overview.js", "windows.js", "latent.js", "page.js")
+"""What every page's script is made of, in this order; a last part says where records come from."""
 ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 """Characters that could end a block of data, or begin something in it."""
 
@@ -43,8 +45,14 @@ def packed_json(value: Any) -> str:
     return base64.b64encode(gzip.compress(text.encode("utf-8"), mtime=0)).decode("ascii")
 
 
-def policy(script: str, style: str) -> str:
-    """A content security policy under which this script and this style sheet are all there is."""
+def policy(script: str, style: str, *more: str) -> str:
+    """A content security policy under which this script and this style sheet are all there is.
+
+    Args:
+        script: the script.
+        style: the style sheet.
+        more: what is allowed, or forbidden, beside these.
+    """
     return "; ".join(
         [
             "default-src 'none'",
@@ -53,6 +61,7 @@ def policy(script: str, style: str) -> str:
             "base-uri 'none'",
             "form-action 'none'",
             "require-trusted-types-for 'script'",
+            *more,
         ]
     )
 
@@ -60,6 +69,25 @@ def policy(script: str, style: str) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def page_script(*last: str) -> str:
+    """The script of a page: its parts in one function, so that nothing of it can be reached."""
+    folder = data_folder("report")
+    texts = [(folder / name).read_text(encoding="utf-8") for name in (*PARTS, *last)]
+    return "\n".join(['"use strict";', "(() => {", *texts, "})();"])
+
+
+def page_style() -> str:
+    """The style sheet of every page."""
+    return (data_folder("report") / "report.css").read_text(encoding="utf-8")
+
+
+def page_shell() -> Template:
+    """The markup of every page."""
+    loader = FileSystemLoader(data_folder("report"))
+    settings = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return settings.get_template("report.html")
 
 
 def render_page(title: str, overview: Any, latents: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -70,14 +98,8 @@ def render_page(title: str, overview: Any, latents: Iterable[dict[str, Any]]) ->
         overview: an `overview_record`.
         latents: `latent_record`s, each once.
     """
-    folder = data_folder("report")
-    script, style = (
-        (folder / name).read_text(encoding="utf-8") for name in ("report.js", "report.css")
-    )
-    shell = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined
-    ).get_template("report.html")
-    return shell.generate(
+    script, style = page_script("embedded.js"), page_style()
+    return page_shell().generate(
         title=title,
         policy=policy(script, style),
         script=script,
