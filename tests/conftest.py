@@ -17,6 +17,7 @@ os.environ.update(
 import pytest
 import pytest_socket
 from hypothesis import settings
+from tiny_browser import chromium_path
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -39,3 +40,16 @@ def no_models_of_the_user(request, tmp_path_factory, monkeypatch):
     if request.node.get_closest_marker("slow"):
         return
     monkeypatch.setenv("LITE_INTERP_MODELS", str(tmp_path_factory.getbasetemp() / "models"))
+
+
+@pytest.fixture(scope="module")  # no longer: while it drives, no other event loop can run
+def browser():
+    """Headless Chromium; what needs it is skipped where there is none."""
+    driving = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = chromium_path()
+    if path is None:
+        pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM to one")
+    with driving.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()

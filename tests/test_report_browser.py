@@ -3,44 +3,15 @@
 Needs Chromium: `apt-get install chromium`, or CHROMIUM=/path/to/it; without one it is skipped.
 """
 
-import os
 import re
-import shutil
 
 import pytest
+from tiny_browser import EVIL, TABLE, Tab, latents
 from tiny_report import TOKENS, make_results
 
 from lite_interp.report.making import make_report
 from lite_interp.report.page import render_page, write_text
 from lite_interp.terminal import Terminal
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-EVIL = (
-    "</script><script>window.ran=1</script><img src=x onerror='window.ran=1'>"
-    "<svg onload=window.ran=1><a href='javascript:window.ran=1'>x</a>{{7*7}}${7*7}"
-    "<iframe src='http://example.invalid/'></iframe><link rel=stylesheet href=//example.invalid>"
-    "\x1b[2J\x1b]0;t\x07\x00\u202egnol\u2066 \U000e0041"
-)
-TABLE = ".rows tbody a"
-
-
-def chromium_path():
-    """Where a Chromium is that Playwright can drive; None if there is none."""
-    named = [os.environ.get("CHROMIUM"), *map(shutil.which, NAMES)]
-    return next((path for path in named if path), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = chromium_path()
-    if path is None:
-        pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM to one")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -86,26 +57,6 @@ def long(folder):
     return folder / "long.html"
 
 
-class Tab:
-    """A page with a record of what it asked for, said and got wrong."""
-
-    def __init__(self, context):
-        """Open an empty page and listen."""
-        context.set_default_timeout(10_000)
-        self.page = context.new_page()
-        self.requests, self.said = [], []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
-
-    def open(self, path, hash_=""):
-        """Go to a page, and wait for what it shows."""
-        self.page.goto(path.as_uri() + hash_)
-        self.page.wait_for_selector("#latent" if hash_.startswith("#latent-") else TABLE)
-        return self.page
-
-
 @pytest.fixture
 def tab(browser):
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
@@ -114,11 +65,6 @@ def tab(browser):
     assert tab.said == []
     assert all(url.startswith("file://") for url in tab.requests)
     context.close()
-
-
-def latents(page):
-    """Latents of the drawn rows, in order."""
-    return [int(text) for text in page.locator(TABLE).all_inner_texts()]
 
 
 def focused(page):

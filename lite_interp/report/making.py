@@ -47,12 +47,22 @@ def overview_record(study: Study, name: str, latents: Collection[int] | None = N
         latents: which latents the table has; None = all that were explained or scored.
     """
     scores = load_scores(study.db, study.cache.id)
+    return {**about_record(study, name, scores), "rows": latent_rows(study, scores, latents)}
+
+
+def about_record(study: Study, name: str, scores: Sequence[Row]) -> Row:
+    """What is said over all latents.
+
+    Args:
+        study: the cache.
+        name: what the results file is called.
+        scores: all its scores, as `load_scores` gives them.
+    """
     return {
         "version": __version__,
         "file": visible(name),
         "study": study_record(study),
         "ways": ways_record(study),
-        "rows": latent_rows(study, scores, latents),
         "summary": summary_records(study, scores),
         "agreement": agreement_records(study, scores),
         "costs": cost_records(study, scores),

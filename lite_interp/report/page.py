@@ -78,9 +78,10 @@ def page_script(*last: str) -> str:
     return "\n".join(['"use strict";', "(() => {", *texts, "})();"])
 
 
-def page_style() -> str:
-    """The style sheet of every page."""
-    return (data_folder("report") / "report.css").read_text(encoding="utf-8")
+def page_style(*more: str) -> str:
+    """The style sheet of every page, and others behind it."""
+    folder = data_folder("report")
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in ("report.css", *more))
 
 
 def page_shell() -> Template:

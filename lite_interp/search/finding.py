@@ -115,7 +115,7 @@ def find(searched: Searched, cache: CacheInfo, request: Request) -> list[Hit]:
         firings = search.find_latents(searched.index, query, cache.number, MOST_TEXTS)
         lists["windows"] = _fired(searched.db, query, firings[:depth])
     if request.embedder is not None:
-        near = nearest(searched.index, request.embedder, plain_query(request.text))
+        near = nearest(searched.directions, request.embedder, plain_query(request.text))
         lists["meaning"] = _distinct(_explained(searched, cache, near), depth)
     best = _fuse(lists)[: request.limit or None]
     return _hits(searched, cache, query, lists, best)

@@ -30,7 +30,9 @@ class Searched(NamedTuple):
     db: Database
     """The file."""
     index: Database
-    """Its index: the same, or one in memory."""
+    """Its index of words: the same, or one in memory."""
+    directions: Database
+    """Its index of directions: one of these."""
 
 
 @contextmanager
@@ -60,7 +62,39 @@ def open_searched(
             tell.say(f"the index is made in memory, for this search alone{why}")
             index = search_index.memory_index()
             _fill(db, index, sources, embedder, tell)
-        yield Searched(db, index)
+        yield Searched(db, index, index)
+
+
+@contextmanager
+def open_to_search(path: Path, sources: Sequence[str], tell: Reporter) -> Iterator[Searched]:
+    """The same without a write to the file: an index that is not up to date is made in memory.
+
+    A text that is no UTF-8, in another's file, is read with marks of what is broken.
+
+    Args:
+        path: the file.
+        sources: which words will be searched.
+        tell: who is told.
+
+    Raises:
+        ResultsError: the file cannot be read.
+    """
+    with read_results(path) as db:
+        db.conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        index = db
+        if not _is_fresh(db, db, sources, None):
+            index = search_index.memory_index()
+            _fill(db, index, sources, None, tell)
+        yield Searched(db, index, index)
+
+
+def with_meaning(searched: Searched, embedder: Embedder, tell: Reporter) -> Searched:
+    """An open file with directions by an embedder, made in memory if they are not in its index."""
+    if search_index.is_fresh(searched.db, searched.directions, embedder.id):
+        return searched
+    directions = search_index.memory_index()
+    _fill(searched.db, directions, (), embedder, tell)
+    return searched._replace(directions=directions)
 
 
 def _update(

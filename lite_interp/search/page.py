@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lite_interp.db.search import Span
-from lite_interp.render import terminal_safe
+from lite_interp.render import shortened, terminal_safe
 from lite_interp.score_lines import short
 from lite_interp.search.finding import Hit
+from lite_interp.terminal import CellText
 from lite_interp.ways import header, in_order
 
 WINDOW_CHARACTERS, EXPLANATION_CHARACTERS = 100, 400
@@ -42,23 +43,23 @@ def hits_table(hits: Sequence[Hit], console: Console) -> Table:
     return table
 
 
-def _told(hit: Hit, bold: bool) -> Text:
+def _told(hit: Hit, bold: bool) -> CellText:
     """The explanation, or what stands for it; below it the window."""
     if hit.told.explanation is not None:
         text = _marked(*_excerpt(hit.explanation, hit.spans, EXPLANATION_CHARACTERS), bold)
     else:
-        words = terminal_safe(hit.told.words) or "unknown"
-        text = Text(f"(no explanation; fires on: {words})", "italic")
+        words = terminal_safe(shortened(hit.told.words or "unknown", EXPLANATION_CHARACTERS))
+        text = CellText(f"(no explanation; fires on: {words})", "italic")
     if hit.window:
         on = "fires on it " if hit.on_words else ""
         places = f"\n{on}in {hit.n_windows} window{'s' * (hit.n_windows != 1)}: "
         window = _marked(*_excerpt(hit.window, hit.window_spans, WINDOW_CHARACTERS), bold)
-        text = Text.assemble(text, (places, "dim"), window)
+        text = CellText.assemble(text, (places, "dim"), window)
     return text
 
 
-def _marked(text: str, spans: Sequence[Span], bold: bool) -> Text:
-    marked, end = Text(), 0
+def _marked(text: str, spans: Sequence[Span], bold: bool) -> CellText:
+    marked, end = CellText(), 0
     for first, behind in spans:
         marked.append(terminal_safe(text[end:first]))
         found = terminal_safe(text[first:behind])
