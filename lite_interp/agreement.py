@@ -24,6 +24,7 @@ from lite_interp.ids import generator
 from lite_interp.records import Estimate
 from lite_interp.render import terminal_safe
 from lite_interp.score_lines import number, short
+from lite_interp.terminal import Terminal
 from lite_interp.ways import HEADERS, base, way_names, way_of
 
 PAPER: dict[tuple[str, str], tuple[float, float]] = {
@@ -92,7 +93,10 @@ class Agreement(NamedTuple):
 
 
 def agree(
-    rows: Sequence[Mapping[str, Any]], variant: str = "raw", explainer: str = ""
+    rows: Sequence[Mapping[str, Any]],
+    variant: str = "raw",
+    explainer: str = "",
+    tell: Terminal | None = None,
 ) -> Agreement:
     """Correlations between all ways to score, over the latents of one explainer.
 
@@ -100,6 +104,7 @@ def agree(
         rows: scores as `load_scores` gives them; those of rule-made latents are left out.
         variant: which scores; a scorer without this variant is left out.
         explainer: whose explanations; empty = of the explainer that has the most latents.
+        tell: who sees how far it is; None = nobody.
 
     A latent counts once: of an explainer with several engines, prompts, settings, sources or draws
     only the explanations of those with the most latents are taken, and one of each latent. Scores
@@ -136,7 +141,9 @@ def agree(
         if of in kept.get(latent, ()):
             table.setdefault(names[way_of(row)], {})[latent] = row["value"]
     others = tuple(name for name in explainers if name != chosen[0])
-    pairs = tuple(_pair(*two, table, chosen[0]) for two in combinations(_in_order(table), 2))
+    twos = list(combinations(_in_order(table), 2))
+    watched = tell.watch(twos, len(twos), "correlating pairs of scorers") if tell else twos
+    pairs = tuple(_pair(*two, table, chosen[0]) for two in watched)
     return Agreement(chosen[0], others, variant, len(kept), pairs)
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from lite_interp.data import data_folder
 from lite_interp.errors import ModelFileError
-from lite_interp.fetch import Progress as Fetched
-from lite_interp.fetch import fetch, installed
-from lite_interp.manifests import Role, find_manifest
-from lite_interp.terminal import Terminal, duration
+from lite_interp.fetch import fetch, installed, verify
+from lite_interp.manifests import Manifest, Role, find_manifest, load_manifests
+from lite_interp.terminal import Screen, Terminal, duration
 
 BELIEF = (
     "What to believe: a judge is only as good as the distance between its score and its null,\n"
@@ -30,16 +26,30 @@ def fetch_models(names: Sequence[str], terminal: Terminal) -> None:
         if there is not None:
             terminal.say(f"{manifest.name}: installed at {there}")
             continue
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        shown = terminal.console.is_terminal
-        with Progress(*columns, console=terminal.console, transient=True, disable=not shown) as bar:
-            task = bar.add_task(f"fetching {manifest.name}", total=manifest.size)
-
-            def tell(state: Fetched, bar: Progress = bar, task=task) -> None:
-                bar.update(task, completed=state.done)
-
-            path = fetch(manifest, tell)
+        with terminal.reading(f"fetching {manifest.name}", manifest.size) as bar:
+            path = fetch(manifest, lambda state, bar=bar: bar.reach(state.done))
         terminal.say(f"{manifest.name}: fetched, hash right, at {path}")
+
+
+def verify_model(manifest: Manifest, terminal: Terminal) -> list[str]:
+    """What is wrong with a model that is installed, a line each, found with a bar of its bytes."""
+    with terminal.reading(f"reading {manifest.name}", manifest.size) as bar:
+        return verify(manifest, bar.add)
+
+
+def model_records(names: Collection[str] | None = None) -> list[dict[str, object]]:
+    """Models that are known, or those with these names, and where they are installed."""
+    return [
+        {
+            "name": manifest.name,
+            "roles": list(manifest.roles),
+            "licence": manifest.licence,
+            "bytes": manifest.size,
+            "installed": str(installed(manifest) or ""),
+        }
+        for manifest in load_manifests()
+        if names is None or manifest.name in names
+    ]
 
 
 def run_demo(results: Path, engine: str, terminal: Terminal) -> str:
@@ -84,14 +94,15 @@ def print_results(results: Path, cache_id: str, latents: Sequence[int]) -> None:
     from lite_interp.db.caches import the_cache
     from lite_interp.db.file import read_results
     from lite_interp.db.trials import load_scores
+    from lite_interp.list_page import latents_table
     from lite_interp.oracles import ceiling_lines, ceilings
-    from lite_interp.overview import latent_rows, latents_table, summary_lines
+    from lite_interp.overview import latent_rows, summary_lines
 
     with read_results(results) as db:
         cache = the_cache(db, cache_id)
-        rows = [row for row in latent_rows(db, cache, "raw") if row["latent"] in latents]
+        rows = latent_rows(db, cache, "raw", latents)
         scores = load_scores(db, cache.id)
-    console = Console(highlight=False, markup=False)
+    console = Screen()
     console.print()
     console.print(latents_table(rows, console.width))
     console.print()

@@ -87,8 +87,13 @@ def installed(manifest: Manifest) -> Path | None:
     return folder / manifest.files[0].path if len(manifest.files) == 1 else folder
 
 
-def verify(manifest: Manifest) -> list[str]:
-    """What is wrong with the installed files, a line each; empty if every hash is right."""
+def verify(manifest: Manifest, read: Callable[[int], object] = lambda n_bytes: None) -> list[str]:
+    """What is wrong with the installed files, a line each; empty if every hash is right.
+
+    Args:
+        manifest: what the files should be.
+        read: told again and again how many more bytes were read.
+    """
     problems = []
     for file in manifest.files:
         path = model_folder(manifest) / file.path
@@ -96,7 +101,7 @@ def verify(manifest: Manifest) -> list[str]:
             problems.append(f"missing: {one_line(path)}")
         elif (size := path.stat().st_size) != file.size:
             problems.append(f"wrong size: {one_line(path)}: {size}, not {file.size} bytes")
-        elif (found := hash_file(path)) != f"sha256:{file.sha256}":
+        elif (found := hash_file(path, read)) != f"sha256:{file.sha256}":
             problems.append(f"wrong bytes: {one_line(path)}: {found}, not sha256:{file.sha256}")
     return problems
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,16 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as `sha256:` and 64 hex digits. Read in blocks of 1 MiB."""
+def hash_file(path: Path, read: Callable[[int], object] = lambda n_bytes: None) -> str:
+    """SHA-256 of a file's bytes, as `sha256:` and 64 hex digits. Read in blocks of 1 MiB.
+
+    Args:
+        path: the file.
+        read: told after each block how many bytes it has.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+            read(len(block))
     return "sha256:" + digest.hexdigest()

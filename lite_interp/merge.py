@@ -280,7 +280,7 @@ def records(outcome: Outcome) -> Iterator[dict[str, object]]:
     """The outcome for machines: a record for each file, each listed conflict, and the whole."""
     for each in outcome.files:
         yield {
-            "record": "file",
+            "kind": "file",
             "file": each.file,
             "bytes": each.n_bytes,
             "seconds": round(each.seconds, 3),
@@ -291,9 +291,9 @@ def records(outcome: Outcome) -> Iterator[dict[str, object]]:
             "notes": each.notes,
         }
         for conflict in each.conflicts.listed:
-            yield {"record": "conflict", **conflict._asdict()}
+            yield {"kind": "conflict", **conflict._asdict()}
     yield {
-        "record": "results",
+        "kind": "results",
         "bytes_before": outcome.bytes_before,
         "bytes_after": outcome.bytes_after,
         "seconds": round(outcome.seconds, 3),

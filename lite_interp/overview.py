@@ -1,18 +1,11 @@
-"""All explanations at a glance: rows with every score, a table that fits, a diagnosis, the means.
-
-Everything shown comes from models, corpora and files, so every text goes through
-`render.terminal_safe` and is never read as markup.
-"""
+"""All explanations at a glance: rows with every score, a diagnosis, the means over latents."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
 from sqlite_utils import Database
 
 from lite_interp.analysis import Summary, alike, summarise
@@ -21,9 +14,9 @@ from lite_interp.db import caches, studies, trials
 from lite_interp.db.caches import CacheInfo
 from lite_interp.records import Explanation
 from lite_interp.render import one_row, terminal_safe
-from lite_interp.score_lines import number, percent, short, statistic_name
+from lite_interp.score_lines import number, percent, statistic_name
 from lite_interp.stats import wilson
-from lite_interp.ways import Way, header, in_order, plainest, way_names, way_of
+from lite_interp.ways import Way, in_order, plainest, way_names, way_of
 
 Row = dict[str, Any]
 Diagnosis = Literal["good", "bad explanation", "bad latent", "unsure"]
@@ -35,13 +28,16 @@ MISSED = 0.5
 """A latent of which certainly fewer than this share of the intruders are found is a bad one."""
 
 
-def latent_rows(db: Database, cache: CacheInfo, variant: str) -> list[Row]:
+def latent_rows(
+    db: Database, cache: CacheInfo, variant: str, latents: Collection[int] | None = None
+) -> list[Row]:
     """One plain row for each explanation: what `list` prints, sorts, and gives as JSON.
 
     Args:
         db: the file.
         cache: which latents.
         variant: which scores; None stands for those of a scorer that has no such variant.
+        latents: of which; None = of all.
 
     A latent without a text, or with scores but no explanation yet, is a row too, with the reason
     in `failure`; a score without a number has it in `NAME_reason`. Texts are without control
@@ -69,9 +65,12 @@ def latent_rows(db: Database, cache: CacheInfo, variant: str) -> list[Row]:
         if own[0]["latent"] not in explained:
             found.append((own[0]["latent"], nothing, own))
     rows, able = [], finds_intruders(scores)
+    densities = caches.densities(db, cache.id)
     for latent, told, own in sorted(found, key=lambda each: each[0]):
+        if latents is not None and latent not in latents:
+            continue
         tokens, seconds = costs.get(latent, (0, 0.0))
-        head = {"latent": latent, "density": caches.load_latent(db, cache.id, latent).density}
+        head = {"latent": latent, "density": densities[latent]}
         tail = {"diagnosis": diagnosis(own, able), "tokens": tokens, "seconds": round(seconds, 1)}
         columns = score_columns(own, names, variant)
         # A scorer in another's file may be called as one of our columns.
@@ -156,125 +155,6 @@ def diagnosis(scores: Iterable[Row], able: bool = True) -> Diagnosis:
     if low is not None and chance is not None and low > chance:
         return "bad explanation"
     return "bad latent" if able and high is not None and high < MISSED else "unsure"
-
-
-class _Column(NamedTuple):
-    head: str
-    cells: list[str]
-    justify: Literal["left", "right"] = "right"
-
-    @property
-    def width(self) -> int:
-        """Terminal cells that the column takes if nothing is folded."""
-        lines = [line for text in (self.head, *self.cells) for line in text.split("\n")]
-        return max(map(cell_len, lines))
-
-
-LEFT_OUT = ("interval", "s", "tokens", "density")
-"""What a narrow table leaves out, the first first: the interval is that of detection."""
-
-STYLES = {"good": "green", "bad": "red", "unsure": "dim"}
-"""First word of a diagnosis → its style."""
-
-ROOM = 0.28
-"""Share of the terminal's width that an explanation should have."""
-
-
-def latents_table(rows: Sequence[Row], width: int) -> Table:
-    """Explanations with their scores in a terminal of some width.
-
-    A column for each way to score; where it is narrow first the interval of detection is left out,
-    then seconds, tokens, and the density.
-    """
-    layouts = [(2, 0), *((1, n) for n in range(len(LEFT_OUT) + 1))]
-    space, columns = 1, []
-    for space, n_left_out in layouts:
-        columns = _columns(rows, LEFT_OUT[:n_left_out])
-        if width - sum(column.width + space for column in columns) >= ROOM * width:
-            break
-    table = Table(box=None, padding=(0, space, 0, 0), header_style="bold", pad_edge=False)
-    places = [column.head for column in columns]
-    after = places.index("density" if "density" in places else "latent") + 1
-    for place, column in enumerate(columns):
-        if place == after:
-            table.add_column("explanation", ratio=1, min_width=16, overflow="fold")
-        table.add_column(Text(column.head), justify=column.justify, overflow="fold")
-    texts = _texts(rows)
-    for place, text in enumerate(texts):
-        cells = [Text(column.cells[place], _style(column, place)) for column in columns]
-        table.add_row(*cells[:after], text, *cells[after:])
-    return table
-
-
-def _style(column: _Column, place: int) -> str:
-    """Colour of a diagnosis; all else has none."""
-    if column.head != "diagnosis":
-        return ""
-    return STYLES.get(column.cells[place].partition("\n")[0], "")
-
-
-def _columns(rows: Sequence[Row], without: Sequence[str]) -> list[_Column]:
-    """All columns but the explanation."""
-    names = _names(rows)
-    found = [_Column("latent", [str(row["latent"]) for row in rows])]
-    if "density" not in without:
-        found.append(_Column("density", [f"{100 * row['density']:.2f}%" for row in rows]))
-    for name in names:
-        wide = name == "detection" and "interval" not in without
-        cells = [_interval(row, name) if wide else short(row.get(name)) for row in rows]
-        found.append(_Column(terminal_lines(header(name)), cells))
-        if name == "detection":
-            found.append(_Column("null", [short(row.get("detection_null")) for row in rows]))
-    said = [row["diagnosis"].replace(" ", "\n") for row in rows]
-    found.append(_Column("diagnosis", said, "left"))
-    if "tokens" not in without:
-        found.append(_Column("tokens", [_thousands(row["tokens"]) for row in rows]))
-    if "s" not in without:
-        found.append(_Column("s", [f"{row['seconds']:.0f}" for row in rows]))
-    return found
-
-
-def terminal_lines(text: str) -> str:
-    """A text of several lines, each safe."""
-    return "\n".join(terminal_safe(line) for line in text.split("\n"))
-
-
-def _names(rows: Sequence[Row]) -> list[str]:
-    """Ways to score that have columns."""
-    end = "_difference_low"
-    return in_order({key.removesuffix(end) for row in rows for key in row if key.endswith(end)})
-
-
-def _texts(rows: Sequence[Row]) -> list[Text]:
-    """Explanations, with what is missing and why."""
-    several = len({row["arm"] for row in rows}) > 1
-    names = _names(rows)
-    texts = []
-    for row in rows:
-        text = Text(f"{terminal_safe(row['arm'])}: " if several else "", "dim")
-        if row["failure"]:
-            text = Text.assemble(text, (f"(none: {terminal_safe(row['failure'])})", "italic"))
-        else:
-            text = Text.assemble(text, terminal_safe(row["explanation"] or ""))
-        reasons: dict[str, list[str]] = {}
-        for name in names:
-            if row.get(f"{name}_reason"):
-                reasons.setdefault(row[f"{name}_reason"], []).append(header(name))
-        for reason, heads in reasons.items():
-            told = f"{', '.join(heads)}: {reason}".replace("\n", " ")
-            text = Text.assemble(text, (f" ({terminal_safe(told)})", "dim italic"))
-        texts.append(text)
-    return texts
-
-
-def _interval(row: Row, name: str) -> str:
-    if row.get(name) is None:
-        return "–"
-    return f"{short(row[name])} {short(row[f'{name}_low'])}–{short(row[f'{name}_high'])}"
-
-
-def _thousands(n: int) -> str:
-    return f"{n / 1000:.1f}k" if n >= 1000 else str(n)
 
 
 def summary_lines(rows: Sequence[Row]) -> list[str]:

@@ -13,6 +13,12 @@ from lite_interp.records import Window
 
 OPEN, CLOSE = "<<", ">>"
 NEWLINE = "↵"
+INVISIBLE = re.compile(
+    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]"
+)
+"""Letters, marks and symbols without a shape; a variation selector that makes an emoji is none."""
+MOST_MARKS = 4
+"""On one letter."""
 
 
 def marked_tokens(values: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
@@ -59,11 +65,26 @@ def one_row(text: str) -> str:
 
 
 def terminal_safe(text: str) -> str:
-    """A text that can move no cursor: no control, format or bidirectional characters."""
-    return "".join(
-        character if unicodedata.category(character) not in ("Cc", "Cf", "Cs") else "·"
-        for character in one_row(text)
-    )
+    """A text that can move no cursor, and hides nothing: what cannot be seen is a dot.
+
+    These are control, format and bidirectional characters, others that are as wide as nothing,
+    and what is piled on a letter beyond what any language does.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    shown, n_marks = [], 0
+    for character in one_row(text):
+        kind = unicodedata.category(character)
+        n_marks = n_marks + 1 if kind in ("Mn", "Me") else 0
+        hidden = kind in ("Cc", "Cf", "Cs") or n_marks > MOST_MARKS or INVISIBLE.match(character)
+        shown.append("·" if hidden else character)
+    return "".join(shown)
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text, and how much more there is."""
+    more = len(text) - most
+    return text if more <= 0 else f"{text[:most]}… (+{more:,} characters)"
 
 
 def levels(values: NDArray[np.float32], greatest: float) -> NDArray[np.int64]:

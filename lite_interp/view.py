@@ -6,7 +6,6 @@ Everything shown comes from models, corpora and files, so every text goes throug
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,10 +19,13 @@ from sqlite_utils import Database
 from lite_interp.compare.arms import called
 from lite_interp.db import caches, details, steerings, studies, trials
 from lite_interp.db.caches import CacheInfo
+from lite_interp.db.report import set_steerings
+from lite_interp.db.runs import load_runs
 from lite_interp.details import details_lines
 from lite_interp.records import LatentStats, Passage, Placed, Steering, Window
-from lite_interp.render import levels, one_row, terminal_safe
+from lite_interp.render import levels, one_row, shortened, terminal_safe
 from lite_interp.score_lines import drafts_lines, percent, score_lines, short, two
+from lite_interp.terminal import CellText
 from lite_interp.ways import Way, way_names, way_of
 
 SHADES = ("#fdf3d8", "#fbe0a0", "#f8c662", "#f2a134", "#e0731a")
@@ -36,6 +38,10 @@ N_PROMPTS = 3
 """Prompts whose continuations are shown."""
 N_PROMPT_CHARACTERS = 48
 """Of the end of a prompt."""
+MOST_TOKEN, MOST_TEXT, MOST_NAME = 200, 4000, 400
+"""Characters that are shown of a token, of an explanation or continuation, of any other text."""
+SPACE, NOTHING = "␣", "∅"
+"""Stand for a firing token of spaces, and for one that holds a part of a character."""
 
 
 def latent_page(
@@ -47,10 +53,10 @@ def latent_page(
     rows = trials.load_scores(db, cache.id, latent)
     explanations = studies.load_explanations(db, cache.id, latent)
     ways = called(db, cache.id)
-    parts: list[RenderableType] = [_head(cache, stats)]
+    parts: list[RenderableType] = [_head(cache, stats, console)]
     known = details.load_details(db, cache.id, latent)
     if known:
-        parts += [Text(terminal_safe(line)) for line in details_lines(known, N_LISTED)]
+        parts.append(_facts(line.partition(": ")[::2] for line in details_lines(known, N_LISTED)))
     alone = [row for row in rows if row["explanation_id"] is None]
     if alone:
         parts += ["", Text("judged without an explanation", style="dim"), _scores(alone, names)]
@@ -72,15 +78,29 @@ def latent_page(
     return Group(*parts)
 
 
-def _head(cache: CacheInfo, stats: LatentStats) -> Text:
+def _safe(text: str, most: int = MOST_NAME) -> str:
+    return terminal_safe(shortened(text, most))
+
+
+def _facts(pairs: Iterable[Sequence[str]]) -> Table:
+    """Names with what is known; what is folded stands below where it begins."""
+    table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(ratio=1, overflow="fold")
+    for name, told in pairs:
+        table.add_row(name, CellText(_safe(told)))
+    return table
+
+
+def _head(cache: CacheInfo, stats: LatentStats, console: Console) -> Text:
     head = Text.assemble((f"latent {stats.latent}", "bold"))
-    head.append(f" of {terminal_safe(cache.coder_name)} ")
-    head.append(f"at {terminal_safe(cache.hookpoint)}\n", "dim")
+    head.append(f" of {_safe(cache.coder_name)} ")
+    head.append(f"at {_safe(cache.hookpoint)}\n", "dim")
     head.append(
         f"{stats.n_firings:,} firings in {stats.n_contexts:,} contexts, density "
         f"{100 * stats.density:.3f} %, mean {stats.mean_value:.3g}, max {stats.max_value:.3g}\n"
     )
-    return head.append(f"strength 0 {_bars(stats.histogram)} max", "")
+    return head.append(f"strength 0 {_bars(stats.histogram, console)} max", "")
 
 
 def _scores(rows: Sequence[dict[str, Any]], names: Mapping[Way, str]) -> RenderableType:
@@ -91,24 +111,25 @@ def _scores(rows: Sequence[dict[str, Any]], names: Mapping[Way, str]) -> Rendera
 def _indented(line: str) -> Padding:
     """A line two cells to the right, and what is folded below where it begins."""
     text = line.lstrip(" ")
-    return Padding(Text(text), (0, 0, 0, 2 + len(line) - len(text)))
+    return Padding(CellText(text), (0, 0, 0, 2 + len(line) - len(text)))
 
 
 def _explanation(whose: str, text: str | None, failure: str | None) -> Text:
-    told = (terminal_safe(text), "bold") if text is not None else _none(failure)
-    return Text.assemble((f"{terminal_safe(whose)}: ", "dim"), told)
+    told = (_safe(text, MOST_TEXT), "bold") if text is not None else _none(failure)
+    return Text.assemble((f"{_safe(whose)}: ", "dim"), told)
 
 
 def _none(failure: str | None) -> tuple[str, str]:
     """What stands where there is no explanation, and its style."""
-    return f"(none: {terminal_safe(failure or '')})", "italic"
+    return f"(none: {_safe(failure or '')})", "italic"
 
 
-def _bars(histogram: Sequence[int]) -> str:
-    """Counts as bars on a logarithmic scale, because most firings are weak."""
+def _bars(histogram: Sequence[int], console: Console) -> str:
+    """Counts as bars on a logarithmic scale, because most firings are weak; else as digits."""
     most = math.log1p(max(histogram, default=0)) or 1.0
+    bars = BARS if console.encoding.startswith("utf") else " 12345678"
     return "".join(
-        BARS[math.ceil(8 * math.log1p(count) / most) if count else 0] for count in histogram
+        bars[math.ceil(8 * math.log1p(count) / most) if count else 0] for count in histogram
     )
 
 
@@ -128,25 +149,32 @@ def _windows(placed: Iterable[Placed], greatest: float, console: Console) -> Tab
     return table
 
 
-def window_text(window: Window, greatest: float, console: Console) -> Text:
+def window_text(window: Window, greatest: float, console: Console) -> CellText:
     """A window whose activating tokens can be seen, and how strongly: shade, or a digit 1 to 9.
 
     Without colours, or with only sixteen, the strength stands as a small digit behind the token:
-    `year⁹`.
+    `year⁹`; where it is not clear that the token begins inside a word, in brackets: `un[like⁹]`.
     """
-    text = Text()
+    text, behind = CellText(), " "
     # Sixteen colours have one yellow: not enough for five shades.
     coloured = console.color_system in ("256", "truecolor") and not console.no_color
     for token, level in zip(window.tokens, levels(window.values, greatest), strict=True):
-        word = terminal_safe(one_row(token))
+        word = terminal_safe(one_row(shortened(token, MOST_TOKEN)))
         if not level:
             text.append(word)
-        elif coloured:
-            space = word[: len(word) - len(word.lstrip(" "))]
-            text.append(space)
-            text.append(word[len(space) :], style=f"#1a1a1a on {SHADES[(int(level) - 1) // 2]}")
         else:
-            text.append(word + _digit(min(9, int(level)), console))
+            word = word if word.strip(" ") else SPACE * len(word) or NOTHING
+            space = word[: len(word) - len(word.lstrip(" "))]
+            word = word[len(space) :]
+            text.append(space)
+            if coloured:
+                text.append(word, style=f"#1a1a1a on {SHADES[(int(level) - 1) // 2]}")
+            else:
+                marked = word + _digit(min(9, int(level)), console)
+                begins = not space and word[0] not in (SPACE, NOTHING)
+                inside = begins and behind.isalnum() and behind not in DIGITS
+                text.append(f"[{marked}]" if inside else marked)
+        behind = text.plain[-1:] or " "
     return text
 
 
@@ -182,11 +210,10 @@ def _mistakes(
 
 def _steerings(db: Database, example_set_id: str) -> list[RenderableType]:
     """What the subject wrote behind a few prompts, clean and steered side by side."""
-    ids = db.execute(
-        "select id from steerings where example_set_id = ? order by settings, id", [example_set_id]
-    ).fetchall()
     parts: list[RenderableType] = []
-    for steering in [steerings.load_steering(db, row[0]) for row in ids]:
+    for steering in [
+        steerings.load_steering(db, each) for each in set_steerings(db, example_set_id)
+    ]:
         if steering is not None:
             parts += ["", *(Text(line, style) for line, style in _steered(steering))]
             parts += [_continuations(steering.passages[:N_PROMPTS])] if steering.passages else []
@@ -196,19 +223,19 @@ def _steerings(db: Database, example_set_id: str) -> list[RenderableType]:
 def _steered(steering: Steering) -> list[tuple[str, str]]:
     """How the subject was steered, in lines with their style."""
     settings, told = steering.settings, steering.promoted
-    along = terminal_safe(str(settings.get("direction", "decoder")))
+    along = _safe(str(settings.get("direction", "decoder")))
     how = "ablated" if settings.get("ablate") else f"added along the {along} direction"
     title = f"what the subject writes with the latent {how}"
     if not settings.get("ablate"):
         title += f", KL {short(settings.get('kl'))} wanted"
     if steering.failure is not None:
-        return [(f"{title}: nothing, {terminal_safe(steering.failure)}", "bold")]
+        return [(f"{title}: nothing, {_safe(steering.failure)}", "bold")]
     title += f", {two(steering.kl_scored)} nats reached"
     lines = [(title, "bold")]
     tokens = [pair for pair in told.get("tokens", ()) if isinstance(pair, list) and len(pair) == 2]
     if tokens:
         words = "  ".join(f'"{pair[0]}" {two(pair[1], "+")}' for pair in tokens[:N_LISTED])
-        lines.append((f"makes likelier: {terminal_safe(words)}", ""))
+        lines.append((f"makes likelier: {_safe(words)}", ""))
     if "lens_steered" in told:
         shares = f"{percent(told['lens_steered'])} of what it writes, {percent(told['lens_clean'])}"
         lines.append((f"tokens that the latent promotes: {shares} without steering", ""))
@@ -220,10 +247,12 @@ def _continuations(passages: Sequence[Passage]) -> Table:
     for name, ratio in (("… prompt", 2), ("clean", 3), ("steered", 3)):
         table.add_column(name, ratio=ratio, overflow="fold")
     for passage in passages:
-        prompt = Text(terminal_safe(passage.prompt)[-N_PROMPT_CHARACTERS:], "dim")
-        for clean, steered in zip(passage.clean[:2], passage.steered[:2], strict=True):
-            table.add_row(prompt, Text(terminal_safe(clean)), Text(terminal_safe(steered)))
-            prompt = Text("")
+        prompt = CellText(terminal_safe(passage.prompt[-N_PROMPT_CHARACTERS:]), "dim")
+        for written in zip(passage.clean[:2], passage.steered[:2], strict=True):
+            table.add_row(
+                prompt, *(CellText(_safe(each.lstrip(" "), MOST_TEXT)) for each in written)
+            )
+            prompt = CellText("")
     return table
 
 
@@ -232,24 +261,29 @@ def info_table(db: Database) -> Group:
     parts: list[RenderableType] = []
     for cache in caches.load_caches(db):
         corpus = cache.corpus
-        fit = json.loads(
-            db.execute("select fit from coders where id = ?", [cache.coder_id]).fetchone()[0]
-        )
+        fit = caches.coder_fit(db, cache.coder_id)
         # Nobody can say how well the coder of an imported cache reconstructs.
         fvu = "unknown" if fit["fvu"] is None else f"{fit['fvu']:.3f}"
         state = "complete" if cache.n_counted is not None else "not complete"
-        parts.append(
-            Text.assemble(
-                (f"cache {terminal_safe(cache.id[3:11])}", "bold"),
-                f" ({state})\n"
-                f"  subject  {terminal_safe(cache.subject_path)}\n"
-                f"  coder    {terminal_safe(cache.coder_name)}, {cache.n_latents:,} latents at "
-                f"{terminal_safe(cache.hookpoint)}, FVU {fvu}, L0 {fit['l0']:.1f}\n"
-                f"  corpus   {terminal_safe(corpus.name)}: {corpus.n_tokens:,} tokens, "
-                f"{corpus.n_contexts:,} contexts of up to {corpus.n_ctx}, "
-                f"{corpus.n_documents:,} documents, {corpus.n_skipped} left out",
-            )
-        )
+        parts += [
+            Text.assemble((f"cache {_safe(cache.id[3:11])}", "bold"), f" ({state})"),
+            _facts(
+                [
+                    ("  subject", cache.subject_path),
+                    (
+                        "  coder",
+                        f"{cache.coder_name}, {cache.n_latents:,} latents at {cache.hookpoint}, "
+                        f"FVU {fvu}, L0 {fit['l0']:.1f}",
+                    ),
+                    (
+                        "  corpus",
+                        f"{corpus.name}: {corpus.n_tokens:,} tokens, {corpus.n_contexts:,} "
+                        f"contexts of up to {corpus.n_ctx}, {corpus.n_documents:,} documents, "
+                        f"{corpus.n_skipped} left out",
+                    ),
+                ]
+            ),
+        ]
     counts = Table(box=None, padding=(0, 1), show_header=False, pad_edge=False)
     counts.add_column()
     counts.add_column(justify="right")
@@ -257,28 +291,30 @@ def info_table(db: Database) -> Group:
         counts.add_row(table.replace("_", " "), f"{studies.count(db, table):,}")
     parts += ["", counts, ""]
     runs = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    for column in ("run", "started", "ended", "outcome"):
+    for column in ("run", "started (UTC)", "ended", "outcome"):
         runs.add_column(column, overflow="fold")
-    for row in db.query("select command, started_utc, ended_utc, outcome from runs order by id"):
-        words = [row["command"], row["started_utc"], row["ended_utc"] or "–"]
+    for row in load_runs(db):
+        words = [row["command"], _time(row["started_utc"]), _time(row["ended_utc"] or "–")]
         words.append(row["outcome"] or "killed, or still going on")
-        runs.add_row(*(Text(terminal_safe(word)) for word in words))
+        runs.add_row(*(CellText(_safe(word)) for word in words))
     return Group(*parts, runs)
 
 
-def models_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Known models, what they are for, how big, and where they are."""
-    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    for column in ("name", "roles", "licence"):
+def _time(stamp: str) -> str:
+    """`2026-01-31 12:00:00`; what is no such time is left as it is."""
+    return stamp.removesuffix("+00:00").replace("T", " ") if stamp.endswith("+00:00") else stamp
+
+
+def models_table(rows: Sequence[dict[str, Any]], folder: str) -> Group:
+    """Known models, what they are for, how big, which are installed, and in which folder."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    for column in ("roles", "licence"):
         table.add_column(column, overflow="fold")
-    table.add_column("MB", justify="right")
-    table.add_column("installed", overflow="fold")
+    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("installed", no_wrap=True)
     for row in rows:
-        table.add_row(
-            row["name"],
-            ", ".join(row["roles"]),
-            row["licence"],
-            f"{row['bytes'] / 1e6:,.0f}",
-            Text(terminal_safe(row["installed"] or "no")),
-        )
-    return table
+        words = [row["name"], ", ".join(row["roles"]), row["licence"]]
+        words += [f"{row['bytes'] / 1e6:,.0f}", "yes" if row["installed"] else "no"]
+        table.add_row(*(Text(terminal_safe(word)) for word in words))
+    return Group(table, "", Text(f"folder of models: {terminal_safe(folder)}", "dim"))

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import tiny_study
 import torch
+from documented import check_records
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -436,7 +437,7 @@ def test_doctor_prints_what_it_found(parts, monkeypatch):
 
 def test_doctor_as_json(parts):
     out, _ = doctor(parts, "--coder", parts.coder, "--json")
-    found = json.loads(out)
+    (found,) = check_records("doctor", out, all_fields=False)
     assert found["fits"] and found["warnings"] == [] and found["coder"]["format"] == "sparsify"
     assert found["best"] is None and found["fit"]["n_tokens"] > 1000
     assert {"reads", "writes", "change", "fvu", "l0"} <= set(found["tried"][0])

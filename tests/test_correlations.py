@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from lite_interp import correlations
 from lite_interp.correlations import _pearson, correlation, pearson, pooled_pearson_difference
 
 
@@ -169,3 +170,16 @@ def test_rows_are_correlated_one_by_one():
     x, y = generator().normal(size=(2, 5, 9))
     expected = [scipy.stats.pearsonr(a, b).statistic for a, b in zip(x, y, strict=True)]
     np.testing.assert_allclose(_pearson(x, y), expected)
+
+
+@pytest.mark.parametrize("kind", ["spearman", "pearson"])
+def test_the_interval_of_many_pairs_is_that_of_some_narrowed(kind, monkeypatch):
+    x = generator(4).normal(size=3000)
+    y = 0.4 * x + generator(5).normal(size=3000) ** 3
+    whole = correlation(x, y, kind, generator(6))
+    monkeypatch.setattr(correlations, "N_PAIRS_RESAMPLED", 1500)
+    some = correlation(x, y, kind, generator(6))
+    assert some.value == pytest.approx(whole.value), "of all pairs, not of some"
+    assert some.low < some.value < some.high
+    assert (some.high - some.low) / (whole.high - whole.low) == pytest.approx(1, abs=0.15)
+    assert abs(some.low - whole.low) < 0.15 * (whole.high - whole.low)

@@ -88,7 +88,7 @@ def test_a_file_says_whose_it_is_and_of_which_version(path):
     data = path.read_bytes()
     # SQLite's file format, section 1.3: application id at 68, user version at 60, page size at 16.
     assert data[68:72] == b"LITE" == APPLICATION_ID.to_bytes(4, "big")
-    assert int.from_bytes(data[60:64], "big") == SCHEMA_VERSION == 7
+    assert int.from_bytes(data[60:64], "big") == SCHEMA_VERSION == 8
     assert int.from_bytes(data[16:18], "big") == file.PAGE_SIZE
     assert len(migrations._migrations) == SCHEMA_VERSION
 

@@ -1,7 +1,6 @@
 """A grid of studies: what is varied, a run that goes on where it stopped, and its table."""
 
 import io
-import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_gguf
 import tiny_study
+from documented import check_records
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -418,8 +418,7 @@ def test_the_command_prints_what_is_there(ran):
     assert shown.exit_code == 0, shown.output
     assert "top − base" in shown.output and "visible" in shown.output
     plain = call(app, ["study", "paper", "--out", str(ran), "--table", "--json"])
-    rows = [json.loads(line) for line in plain.stdout.splitlines()]
-    assert {row["kind"] for row in rows} == {"score", "difference"}
+    check_records("study", plain.stdout)
     marked = call(app, ["study", "paper", "--out", str(ran), "--table", "--markdown"])
     assert "### Differences" in marked.stdout
 

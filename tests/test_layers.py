@@ -15,7 +15,7 @@ LAYERS = [
     "errors ids records codec firing_codec data migrations",  # words: no imports of ours
     # One job each.
     "stats render manifests prompts local_model transport hookpoints documents terminal tables"
-    " choices parts",
+    " choices parts anonymizing",
     "rates sequential calibration correlations details products ways score_lines",
     "db",  # the results file
     "engine",  # llama.cpp
@@ -26,17 +26,18 @@ LAYERS = [
     "explain",  # tries what it writes as a scorer does
     "judging oracle_rules",
     "study stages scoring detailing analysis caching",  # where computing meets storing
-    "agreement choosing compare",
+    "agreement choosing compare raters",
     "loading",
     "tools reopening",
     "intervening oracles outside",
     "explain_pipeline score_pipeline search text_firings",
     "pipeline",  # a whole command
-    "view overview estimate planning doctor coder_check loss requantize",
+    "view overview list_page plain estimate planning doctor coder_check loss requantize",
     "report",  # pages
+    "annotate",
     "serve",
-    "demo grid export",
-    "merge",
+    "demo grid export datasette_metadata",
+    "merge share",
     "cli",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

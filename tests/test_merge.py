@@ -833,7 +833,7 @@ def test_the_command_prints_a_line_of_json_for_each_record(files):
     done = CliRunner().invoke(app, ["merge", str(one), str(two), "--json"])
     assert done.exit_code == 0, done.output
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["record"] for line in lines] == ["file", "conflict", "results"]
+    assert [line["kind"] for line in lines] == ["file", "conflict", "results"]
     assert lines[0]["tables"]["explanations"] == {"n_new": 1, "n_known": 0, "n_conflicts": 1}
     assert lines[1]["key"] == '{"id":"b2:x1"}'
     assert lines[0]["n_conflicts"] == lines[2]["n_conflicts"] == 1

@@ -26,12 +26,12 @@ from lite_interp.cli import app
 from lite_interp.db import caches
 from lite_interp.db.file import add, open_results
 from lite_interp.demo import print_results
+from lite_interp.list_page import latents_table
 from lite_interp.oracle_rules import KINDS
 from lite_interp.overview import (
     diagnosis,
     finds_intruders,
     latent_rows,
-    latents_table,
     score_columns,
     summary_lines,
 )

@@ -25,6 +25,29 @@ def test_nothing_to_do_is_said(capsys):
     assert capsys.readouterr().err == "reading: nothing left to do\n"
 
 
+def test_work_that_nothing_is_stored_of_is_said_only_if_it_takes_long(capsys, monkeypatch):
+    assert list(Terminal().watch(iter("ab"), 2, "looking")) == ["a", "b"]
+    assert capsys.readouterr().err == ""
+    times = iter([0.0, 7.0])
+    monkeypatch.setattr("lite_interp.terminal.time.monotonic", lambda: next(times, 7.0))
+    assert list(Terminal().watch(iter("ab"), 2, "looking")) == ["a", "b"]
+    assert capsys.readouterr() == ("", "looking: 2 in 7 s\n")
+
+
+def test_bytes_have_a_bar_on_a_terminal_alone(capsys, monkeypatch):
+    def read():
+        with Terminal().reading("reading [model]", 3_000_000) as bar:
+            bar.reach(1_000_000)
+            bar.add(2_000_000)
+        return capsys.readouterr().err
+
+    assert read() == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "reading [model]" in (seen := read())
+    assert "3.0/3.0 MB" in seen and "left" in seen
+
+
 def test_an_interrupted_stage_says_nothing_of_an_end(capsys):
     def items():
         yield 1

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 import sqlite3
 import unicodedata
 
@@ -32,7 +33,8 @@ from lite_interp import study
 from lite_interp.db import caches, details, steerings, studies, trials
 from lite_interp.db.file import add
 from lite_interp.details import LatentDetails
-from lite_interp.overview import latent_rows, latents_table, summary_lines
+from lite_interp.list_page import latents_table
+from lite_interp.overview import latent_rows, summary_lines
 from lite_interp.pipeline import ExplainJob, cache_corpus, explain_latents
 from lite_interp.records import Passage, Steering, Window
 from lite_interp.score_lines import score_lines, short
@@ -245,8 +247,8 @@ def test_a_page_has_details_scores_and_continuations(db):
     add_scores(db, examples, explained, *all_rows(1))
     steerings.store_steering(db, steering(examples), 1.0)
     out = page(db)
-    assert "flags: rare" in out
-    assert 'promotes: "promoted" +3.10' in out
+    assert re.search("^flags +rare", out, re.MULTILINE)
+    assert re.search(r'^promotes +"promoted" \+3.10', out, re.MULTILINE)
     assert "\x1b" not in out
     lines = out.splitlines()
     place = lines.index("judged without an explanation")
@@ -410,6 +412,6 @@ def test_models_are_listed():
         {"name": "m", "roles": ["engine"], "licence": "MIT", "bytes": 2e6, "installed": ""},
         {"name": "n", "roles": ["a", "b"], "licence": "MIT", "bytes": 1, "installed": EVIL},
     ]
-    out = printed(models_table(rows))
+    out = printed(models_table(rows, EVIL))
     assert harmless(out)
     assert out.splitlines()[1].split() == ["m", "engine", "MIT", "2", "no"]

@@ -1,7 +1,7 @@
 """The command line: options in, one call, print. No SQL, no arithmetic, nothing heavy at import.
 
 Exit codes: 0 done; 1 something is wrong with an input; 2 wrong usage; 4 the results file cannot
-be used; 130 interrupted, and the same command goes on.
+be used; 130 interrupted, and the same command goes on; 141 nobody reads what is printed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from lite_interp.cli import (
     look,
     models,
     pages,
+    people,
     score,
     study,
     work,
 )
-from lite_interp.cli.options import OPTIONS, logging_to
+from lite_interp.cli.options import OPTIONS, forgive_characters, logging_to
 
 __all__ = ["app", "main"]
 
@@ -39,12 +40,15 @@ for command in (work.demo, work.run, work.cache, explain.explain, score.score, s
     app.command()(command)
 for command in (look.show, look.info, look.agree, compare.compare, pages.report):
     app.command()(command)
+app.command()(pages.serve)
 app.command()(find.search)
 app.command()(find.fires)
+app.command()(people.annotate)
 app.command("list")(look.list_latents)
 app.command("import")(exchange.import_explanations)
 app.command()(exchange.merge)
 app.command()(exchange.export)
+app.command()(exchange.share)
 app.command()(doctor.doctor)
 app.add_typer(models_app, name="models")
 models_app.command("list")(models.models_list)
@@ -74,4 +78,5 @@ def common(
 
 def main() -> None:
     """Entry point of the command `lite-interp`."""
+    forgive_characters()
     app(prog_name="lite-interp")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from lite_interp.cli import completing
 from lite_interp.cli.look import VARIANTS
 from lite_interp.cli.options import AsJson, Results
+from lite_interp.cli.records import print_records
 from lite_interp.errors import UsageError, one_line
 
 
@@ -18,9 +19,15 @@ def compare(
         str, typer.Argument(metavar="A", help="An arm; without A and B all are listed.")
     ] = "",
     second: Annotated[str, typer.Argument(metavar="B", help="The other arm.")] = "",
-    scorer: Annotated[str, typer.Option(help="Only this scorer.")] = "",
+    scorer: Annotated[
+        str, typer.Option(help="Only this scorer.", autocompletion=completing.scorers)
+    ] = "",
     variant: Annotated[
-        str, typer.Option(help="raw, relative or per_token scores; empty = all.")
+        str,
+        typer.Option(
+            help="raw, relative or per_token scores; empty = all.",
+            autocompletion=completing.one_of(*VARIANTS),
+        ),
     ] = "",
     top: Annotated[int, typer.Option(help="Latents to name, of each sign.", min=0)] = 5,
     as_json: AsJson = False,
@@ -35,19 +42,18 @@ def compare(
 
     Each line says whether the two are told apart, and if not, which difference would have been.
     """
-    from rich.console import Console
-
     from lite_interp.compare import page
     from lite_interp.compare.arms import find_arm, load_arms
     from lite_interp.compare.comparing import compare as compare_arms
     from lite_interp.compare.judged import Judged
     from lite_interp.db.file import read_results
+    from lite_interp.terminal import Screen
 
     if first and not second:
         raise UsageError("there is only one arm to compare", "name two, or none for a list")
     if variant and variant not in VARIANTS:
         raise UsageError(f"no such variant: {one_line(variant)}", ", ".join(VARIANTS))
-    console = Console(highlight=False, markup=False)
+    console = Screen()
     with read_results(results) as db:
         arms = load_arms(db)
         if not first:
@@ -58,7 +64,6 @@ def compare(
             rows = page.comparison_rows(found, both)
             shown = page.comparison_page(found, both, top)
     if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row, ensure_ascii=False))
+        print_records(rows)
     else:
         console.print(shown)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from lite_interp.cli.options import AsJson
+from lite_interp.cli import completing
+from lite_interp.cli.options import AsJson, Device, Dtype
+from lite_interp.cli.records import print_records
 from lite_interp.errors import UsageError
 
 
 def doctor(
-    engine: Annotated[str, typer.Option(help="Model that is installed, or a GGUF file.")] = "",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Model that is installed, or a GGUF file.", autocompletion=completing.engines
+        ),
+    ] = "",
     coder: Annotated[str, typer.Option(help="Folder or file of a sparse coder.")] = "",
     subject: Annotated[
-        str, typer.Option(help="Its subject: installed model, Hub-layout folder or GGUF file.")
+        str,
+        typer.Option(
+            help="Its subject: installed model, Hub-layout folder or GGUF file.",
+            autocompletion=completing.subjects,
+        ),
     ] = "",
     corpus: Annotated[str, typer.Option(help="Text to read; empty = the demo's.")] = "",
     hookpoint: Annotated[str, typer.Option(help="Where it reads; empty = its files say.")] = "",
@@ -24,8 +34,8 @@ def doctor(
     bos: Annotated[
         bool | None, typer.Option("--bos/--no-bos", help="BOS first; else as the tokenizer does.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """What this machine is for an engine, or whether a sparse coder fits a subject.
@@ -61,20 +71,18 @@ def doctor(
 
 def _look_at_coder(sections, as_json: bool) -> None:
     """Check a coder and print its report."""
-    from rich.console import Console
-
     from lite_interp.coder_check import check_coder, warnings
     from lite_interp.coder_check import showing as show
     from lite_interp.loading import CacheJob
     from lite_interp.render import terminal_safe
-    from lite_interp.terminal import Terminal
+    from lite_interp.terminal import Screen, Terminal
 
     job = CacheJob(sections.subject, sections.coder, sections.corpus)
     report = check_coder(job, Terminal())
     if as_json:
-        typer.echo(json.dumps(show.as_plain(report)))
+        print_records([show.as_plain(report)])
         return
-    console = Console(highlight=False, markup=False)
+    console = Screen()
     console.print(show.facts_table(report))
     for table in (show.declared_table(report), show.tried_table(report)):
         if table.row_count:
@@ -87,22 +95,20 @@ def _look_at_coder(sections, as_json: bool) -> None:
 
 def _look_at_engine(engine: str, as_json: bool) -> None:
     """Time an engine and print what would be faster."""
-    from rich.console import Console
-
     from lite_interp import doctor as look
     from lite_interp.engine.speed import measure
     from lite_interp.fetch import model_path
-    from lite_interp.terminal import Terminal
+    from lite_interp.terminal import Screen, Terminal
 
     path = model_path(engine, "engine")
     file, machine = look.look_at_file(path), look.look_at_machine()
-    console = Console(highlight=False, markup=False)
+    console = Screen()
     if not as_json:
         console.print(look.facts_table(machine, file))
     Terminal().say("timing a few layers in each quantisation, up to a minute")
     speeds = measure(path)
     if as_json:
-        typer.echo(json.dumps(look.as_plain(machine, file, speeds, engine)))
+        print_records([look.as_plain(machine, file, speeds, engine)])
         return
     console.print()
     console.print(look.speeds_table(speeds))

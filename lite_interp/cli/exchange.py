@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lite_interp.cli import completing
 from lite_interp.cli.options import (
     AsJson,
     CacheId,
@@ -16,6 +16,7 @@ from lite_interp.cli.options import (
     SubjectPlace,
     parse_indices,
 )
+from lite_interp.cli.records import print_records
 from lite_interp.errors import UsageError
 
 
@@ -39,6 +40,7 @@ def import_explanations(
         int | None,
         typer.Option(help="Seed of the windows; left out = as most of the file.", min=0),
     ] = None,
+    as_json: AsJson = False,
     cache: CacheId = "",
 ) -> None:
     """Explanations by people or other tools → the file, to be scored and compared like ours.
@@ -58,13 +60,17 @@ def import_explanations(
                 "caches of Delphi are imported by themselves",
                 "name explanations in another command",
             )
-        import_caches(results, files, subject, Terminal())
+        cached = import_caches(results, files, subject, Terminal())
+        if as_json:
+            print_records({"kind": "cache", **each._asdict()} for each in cached)
         return
     from lite_interp.outside.importing import ImportJob
     from lite_interp.outside.importing import import_explanations as import_all
 
     job = ImportJob(files, source, layer, seed, skip_bad, dry_run, subject)
-    import_all(results, cache, job, Terminal())
+    found = import_all(results, cache, job, Terminal())
+    if as_json:
+        print_records({"kind": "source", **each._asdict()} for each in found)
 
 
 def merge(
@@ -86,8 +92,33 @@ def merge(
 
     outcome = merge_files(results, others, Terminal(), dry_run=dry_run)
     if as_json:
-        for record in records(outcome):
-            typer.echo(json.dumps(record, ensure_ascii=False))
+        print_records(records(outcome))
+
+
+def share(
+    results: Results,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The copy, e.g. small.db.", show_default=False)
+    ],
+    anonymize: Annotated[
+        bool, typer.Option("--anonymize", help="Take out paths, hosts, users, raters' names.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an earlier copy.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """A small copy to send: every window, explanation, verdict and score, how all came to be.
+
+    Firings, the corpus's tokens and indices stay behind; what is left out is said. Everything that
+    reads results works on the copy, and it can be merged. Beside it stands OUT.metadata.json, with
+    which Datasette shows it: views to read, facets, questions with their answers.
+    """
+    from lite_interp.share import record
+    from lite_interp.share import share as share_file
+    from lite_interp.terminal import Terminal
+
+    done = share_file(results, out, Terminal(), anonymize=anonymize, force=force)
+    if as_json:
+        print_records([record(done)])
 
 
 def export(
@@ -98,13 +129,19 @@ def export(
             help="jsonl, csv, parquet, markdown, neuronpedia, circuit-tracer, delphi or "
             "delphi-cache.",
             show_default=False,
+            autocompletion=completing.formats,
         ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File or folder to write.", show_default=False)
     ],
     latents: Latents = "",
-    explainer: Annotated[str, typer.Option(help="Only explanations by this explainer.")] = "",
+    explainer: Annotated[
+        str,
+        typer.Option(
+            help="Only explanations by this explainer.", autocompletion=completing.explainers
+        ),
+    ] = "",
     model_id: Annotated[
         str, typer.Option(help="Neuronpedia's id of the subject; empty = from its name.")
     ] = "",
@@ -130,4 +167,4 @@ def export(
     job = ExportJob(format, str(out), wanted, explainer, force, model_id, source_id)
     done = export_results(results, cache, job, Terminal())
     if as_json:
-        typer.echo(json.dumps(done._asdict(), ensure_ascii=True, sort_keys=True))
+        print_records([done._asdict()])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lite_interp.cli import completing
 from lite_interp.cli.options import (
     AllowRemote,
+    AsJson,
     CacheId,
     CoderPlace,
     EmbedderModel,
@@ -30,6 +33,7 @@ from lite_interp.cli.options import (
     parse_part,
     preset_section,
 )
+from lite_interp.cli.records import print_records
 
 if TYPE_CHECKING:
     from lite_interp.planning import PlannedUnit
@@ -37,13 +41,16 @@ if TYPE_CHECKING:
 Explainer = Annotated[
     list[str] | None,
     typer.Option(
-        help="token_list, llm, contrastive, output, input+output, revise, best_of; repeat."
+        help="token_list, llm, contrastive, output, input+output, revise, best_of; repeat.",
+        autocompletion=completing.explainers,
     ),
 ]
 N = Annotated[int, typer.Option(help="How many latents to draw.")]
 MinDensity = Annotated[float, typer.Option(help="Draw from latents this dense…")]
 MaxDensity = Annotated[float, typer.Option(help="…to this dense.")]
-Sampler = Annotated[str, typer.Option(help="quantiles, top, random, mix.")]
+Sampler = Annotated[
+    str, typer.Option(help="quantiles, top, random, mix.", autocompletion=completing.samplers)
+]
 Width = Annotated[int, typer.Option(help="Tokens in a window.")]
 Shown = Annotated[int, typer.Option(help="Windows shown to the explainer.")]
 Active = Annotated[int, typer.Option(help="Activating windows kept for scoring.")]
@@ -59,7 +66,11 @@ HeldOut = Annotated[
     ),
 ]
 Prompt = Annotated[
-    str, typer.Option(help="Prompt name, e.g. paper, or .toml file, of the first that asks.")
+    str,
+    typer.Option(
+        help="Prompt name, e.g. paper, or .toml file, of the first that asks.",
+        autocompletion=completing.prompts,
+    ),
 ]
 
 
@@ -92,6 +103,7 @@ def explain(
     values: EngineValues = None,
     allow_remote: AllowRemote = False,
     explain_plan: ExplainPlan = False,
+    as_json: AsJson = False,
     seed: Seed = 0,
     shard: Shard = "1/1",
     cache: CacheId = "",
@@ -99,6 +111,7 @@ def explain(
     """Example sets → explanations, for the named latents or for some drawn by seed."""
     from lite_interp import study
     from lite_interp.explain_pipeline import ExplainJob, explain_latents
+    from lite_interp.plain import explained_records
     from lite_interp.terminal import Terminal
 
     windows = {
@@ -116,15 +129,28 @@ def explain(
     if explain_plan:
         from lite_interp.planning import plan_explanations
 
-        print_plan(plan_explanations(results, cache, job, Terminal()))
+        print_plan(plan_explanations(results, cache, job, Terminal()), as_json)
         return
-    explain_latents(results, cache, job, Terminal())
+    done = explain_latents(results, cache, job, Terminal())
+    if as_json:
+        print_of_file(results, cache, explained_records, done.explanation_ids)
 
 
-def print_plan(units: Sequence[PlannedUnit]) -> None:
-    """Print a plan on stdout: a line for each unit, and the sums."""
-    from rich.console import Console
+def print_of_file(results: Path, cache: str, records: Callable[..., Any], *about: Any) -> None:
+    """Print records that a file holds about a cache."""
+    from lite_interp.db.caches import the_cache
+    from lite_interp.db.file import read_results
 
+    with read_results(results) as db:
+        print_records(records(db, the_cache(db, cache), *about))
+
+
+def print_plan(units: Sequence[PlannedUnit], as_json: bool) -> None:
+    """Print a plan on stdout: a line for each unit, and for people the sums."""
     from lite_interp.planning import plan_table
+    from lite_interp.terminal import Screen
 
-    Console(highlight=False, markup=False).print(plan_table(units))
+    if as_json:
+        print_records({"kind": "unit", **each._asdict()} for each in units)
+    else:
+        Screen().print(plan_table(units))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lite_interp.cli import completing
 from lite_interp.cli.look import print_csv
 from lite_interp.cli.options import (
     AsCsv,
@@ -19,6 +20,7 @@ from lite_interp.cli.options import (
     Results,
     SubjectPlace,
 )
+from lite_interp.cli.records import print_records
 from lite_interp.errors import UsageError, nearest
 
 
@@ -33,7 +35,12 @@ def search(
     ] = False,
     embedder: EmbedderModel = "all-minilm-l6-v2",
     places: Annotated[
-        str, typer.Option("--in", help="Where to look for the words: explanations, windows or all.")
+        str,
+        typer.Option(
+            "--in",
+            help="Where to look for the words: explanations, windows or all.",
+            autocompletion=completing.one_of("explanations", "windows", "all"),
+        ),
     ] = "all",
     limit: Annotated[int, typer.Option(help="Latents at most; 0 = all.", min=0)] = 20,
     as_json: AsJson = False,
@@ -49,11 +56,9 @@ def search(
     at the end of a word. The first search, and one after rows were added, brings an index in the
     file up to date.
     """
-    from rich.console import Console
-
     from lite_interp import search as searching
     from lite_interp.db.caches import the_cache
-    from lite_interp.terminal import Terminal
+    from lite_interp.terminal import Screen, Terminal
 
     if places not in searching.PLACES:
         raise UsageError(f"no such place: {places}", nearest(places, searching.PLACES))
@@ -68,12 +73,11 @@ def search(
         for hit in hits:
             typer.echo(hit.told.latent)
     elif as_json:
-        for row in searching.hit_rows(hits):
-            typer.echo(json.dumps(row, ensure_ascii=False))
+        print_records(searching.hit_rows(hits))
     elif as_csv:
         print_csv([_flat(row) for row in searching.hit_rows(hits)])
     elif hits:
-        console = Console(highlight=False, markup=False)
+        console = Screen()
         console.print(searching.hits_table(hits, console))
     else:
         tell.say("nothing found")
@@ -113,15 +117,13 @@ def fires(
 
     The text is cut and read as the corpus of the cache was, with the same positions left out.
     """
-    from rich.console import Console
-
     from lite_interp import text_firings
     from lite_interp.db.caches import the_cache
     from lite_interp.db.file import read_results
     from lite_interp.db.told import tell_latents
     from lite_interp.reopening import Places, reopen
     from lite_interp.report.page import refuse_output, write_text
-    from lite_interp.terminal import Terminal
+    from lite_interp.terminal import Screen, Terminal
 
     if html is not None:
         refuse_output(html, results, force)
@@ -134,10 +136,9 @@ def fires(
     if html is not None:
         write_text(html, [text_firings.html_page(named, found, told, top)])
     elif as_json:
-        for row in text_firings.firing_rows(found, told, top):
-            typer.echo(json.dumps(row, ensure_ascii=False))
+        print_records(text_firings.firing_rows(found, told, top))
     else:
-        console = Console(highlight=False, markup=False)
+        console = Screen()
         console.print(text_firings.terminal_page(found, told, top))
 
 

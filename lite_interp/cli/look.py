@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from lite_interp.cli.options import AsCsv, AsJson, CacheId, Results
+from lite_interp.cli import completing
+from lite_interp.cli.options import AsCsv, AsJson, CacheId, ExplainerName, Results, Variant
+from lite_interp.cli.records import print_records
 from lite_interp.errors import UsageError, one_line
 
 VARIANTS = ("raw", "relative", "per_token")
@@ -19,27 +20,31 @@ VARIANTS = ("raw", "relative", "per_token")
 def show(
     results: Results,
     latent: Annotated[int, typer.Argument(help="Index of the latent.", show_default=False)],
-    windows: Annotated[int, typer.Option(help="Windows to print.")] = 10,
+    windows: Annotated[int, typer.Option(help="Windows to print; --json has all.")] = 10,
+    as_json: AsJson = False,
     cache: CacheId = "",
 ) -> None:
     """One latent: statistics, explanations with scores, windows with the strength of each token.
 
     Also what it promotes, its neighbours, and what the subject writes when it is steered along it.
     """
-    from rich.console import Console
-
     from lite_interp.db.caches import the_cache
     from lite_interp.db.file import read_results
+    from lite_interp.plain import latent_records
+    from lite_interp.terminal import Screen
     from lite_interp.view import latent_page
 
-    console = Console(highlight=False, markup=False)
+    console = Screen()
     with read_results(results) as db:
         found = the_cache(db, cache)
         if not 0 <= latent < found.n_latents:
             raise UsageError(
                 f"no such latent: {latent}", f"the coder has 0 to {found.n_latents - 1}"
             )
-        console.print(latent_page(db, found, latent, windows, console))
+        if as_json:
+            print_records(latent_records(db, found, latent))
+        else:
+            console.print(latent_page(db, found, latent, windows, console))
 
 
 def list_latents(
@@ -49,8 +54,8 @@ def list_latents(
     where: Annotated[
         list[str] | None, typer.Option(help="A filter such as detection>0.7; may be repeated.")
     ] = None,
-    explainer: Annotated[str, typer.Option(help="Only this explainer.")] = "",
-    variant: Annotated[str, typer.Option(help="raw, relative or per_token scores.")] = "raw",
+    explainer: ExplainerName = "",
+    variant: Variant = "raw",
     limit: Annotated[int, typer.Option(help="Rows at most; 0 = all.")] = 0,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -76,45 +81,60 @@ def list_latents(
     rows = sort_rows(filter_rows(rows, where or []), sort, down)
     rows = rows[:limit] if limit else rows
     if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row, ensure_ascii=False))
+        print_records(rows)
     elif as_csv:
         print_csv(rows)
     else:
-        from rich.console import Console
+        from lite_interp.list_page import latents_tables
+        from lite_interp.terminal import Screen
 
-        from lite_interp.overview import latents_table
-
-        console = Console(highlight=False, markup=False)
-        console.print(latents_table(rows, console.width))
+        console = Screen()
+        for part in latents_tables(rows, console.width):
+            console.print(part)
 
 
 def agree(
     results: Results,
-    variant: Annotated[str, typer.Option(help="raw, relative or per_token scores.")] = "raw",
+    variant: Variant = "raw",
     explainer: Annotated[
-        str, typer.Option(help="Whose explanations; empty = the one with the most latents.")
+        str,
+        typer.Option(
+            help="Whose explanations; empty = the one with the most latents.",
+            autocompletion=completing.explainers,
+        ),
     ] = "",
+    width: Annotated[
+        float, typer.Option(help="Width of a 95 % interval that more ratings should reach.")
+    ] = 0.2,
     as_json: AsJson = False,
     cache: CacheId = "",
 ) -> None:
-    """How the scorers agree: correlations over latents with 95 % intervals, and the paper's."""
-    from rich.console import Console
+    """How the scorers agree: correlations over latents with 95 % intervals, and the paper's.
 
-    from lite_interp import agreement
+    Where people have rated: how they agree with each other, with each scorer, and with the judge
+    on the same items, and how many more ratings would make an interval narrower than --width.
+    These are of all explainers, unless one is named.
+    """
+    from lite_interp import agreement, raters
     from lite_interp.db.caches import the_cache
     from lite_interp.db.file import read_results
     from lite_interp.db.trials import load_scores
+    from lite_interp.terminal import Screen, Terminal
 
     _check_variant(variant)
     with read_results(results) as db:
-        scores = load_scores(db, the_cache(db, cache).id)
-    found = agreement.agree(scores, variant, explainer)
+        cache_id = the_cache(db, cache).id
+        scores = load_scores(db, cache_id)
+        found = agreement.agree(scores, variant, explainer, Terminal())
+        people = raters.people_agree(db, cache_id, scores, variant, explainer, width)
     if as_json:
-        for row in agreement.agreement_rows(found):
-            typer.echo(json.dumps(row, ensure_ascii=False))
+        rows = [{"kind": "scorers", **row} for row in agreement.agreement_rows(found)]
+        print_records([*rows, *raters.people_rows(people)])
     else:
-        Console(highlight=False, markup=False).print(agreement.agreement_page(found))
+        console = Screen()
+        console.print(agreement.agreement_page(found))
+        if people.tasks:
+            console.print("", raters.people_page(people), sep="\n")
 
 
 def _check_variant(variant: str) -> None:
@@ -122,15 +142,18 @@ def _check_variant(variant: str) -> None:
         raise UsageError(f"no such variant: {one_line(variant)}", ", ".join(VARIANTS))
 
 
-def info(results: Results) -> None:
+def info(results: Results, as_json: AsJson = False) -> None:
     """What is in this file, and how it came to be."""
-    from rich.console import Console
-
     from lite_interp.db.file import read_results
+    from lite_interp.plain import info_records
+    from lite_interp.terminal import Screen
     from lite_interp.view import info_table
 
     with read_results(results) as db:
-        Console(highlight=False, markup=False).print(info_table(db))
+        if as_json:
+            print_records(info_records(db))
+        else:
+            Screen().print(info_table(db))
 
 
 def print_csv(rows: list[dict[str, Any]]) -> None:

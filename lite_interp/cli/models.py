@@ -2,61 +2,76 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lite_interp.cli import completing
 from lite_interp.cli.options import AsJson
+from lite_interp.cli.records import print_records
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File to write; left out = a new model in the models folder, or beside the file.",
+        show_default=False,
+    ),
+]
 
 
 def models_list(as_json: AsJson = False) -> None:
     """Models that are known, what they are for, and which are installed."""
-    from lite_interp.fetch import installed
-    from lite_interp.manifests import load_manifests
+    from lite_interp.data import models_folder
+    from lite_interp.demo import model_records
 
-    rows = [
-        {
-            "name": manifest.name,
-            "roles": list(manifest.roles),
-            "licence": manifest.licence,
-            "bytes": manifest.size,
-            "installed": str(installed(manifest) or ""),
-        }
-        for manifest in load_manifests()
-    ]
+    rows = model_records()
     if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row))
+        print_records(rows)
         return
-    from rich.console import Console
-
+    from lite_interp.terminal import Screen
     from lite_interp.view import models_table
 
-    Console(highlight=False, markup=False).print(models_table(rows))
+    Screen().print(models_table(rows, str(models_folder())))
 
 
 def models_fetch(
-    names: Annotated[list[str], typer.Argument(help="Names of models.", show_default=False)],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Names of models.", show_default=False, autocompletion=completing.models
+        ),
+    ],
+    as_json: AsJson = False,
 ) -> None:
     """Fetch models from where their manifests say, check every byte, keep them in the data folder.
 
     The only command, besides `demo`, that uses the network.
     """
-    from lite_interp.demo import fetch_models
+    from lite_interp.demo import fetch_models, model_records
     from lite_interp.terminal import Terminal
 
     fetch_models(names, Terminal())
+    if as_json:
+        print_records(model_records(names))
 
 
 def models_verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Names; left out = installed.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names; left out = installed.", autocompletion=completing.models),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare installed models with the hashes in their manifests."""
+    from lite_interp.demo import verify_model
     from lite_interp.errors import ModelFileError
-    from lite_interp.fetch import installed, verify
+    from lite_interp.fetch import installed
     from lite_interp.manifests import find_manifest, load_manifests
+    from lite_interp.terminal import Terminal
 
     if names:
         wanted = [find_manifest(name) for name in names]
@@ -64,8 +79,11 @@ def models_verify(
         wanted = [manifest for manifest in load_manifests() if installed(manifest)]
     wrong = 0
     for manifest in wanted:
-        problems = verify(manifest)
+        problems = verify_model(manifest, Terminal())
         wrong += bool(problems)
+        if as_json:
+            print_records([{"name": manifest.name, "problems": problems}])
+            continue
         for line in problems or ["ok"]:
             typer.echo(f"{manifest.name}: {line}")
     if wrong:
@@ -76,20 +94,23 @@ def models_verify(
 
 def models_quantize(
     model: Annotated[
-        str, typer.Argument(help="Model that is installed, or a GGUF file.", show_default=False)
+        str,
+        typer.Argument(
+            help="Model that is installed, or a GGUF file.",
+            show_default=False,
+            autocompletion=completing.engines,
+        ),
     ],
     quantisation: Annotated[
-        str, typer.Argument(help="What to make, e.g. q4_0 or q8_0.", show_default=False)
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="File to write; left out = a new model in the models folder, or beside the file.",
+        str,
+        typer.Argument(
+            help="What to make, e.g. q4_0 or q8_0.",
             show_default=False,
+            autocompletion=completing.quantisations,
         ),
-    ] = None,
+    ],
+    output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a faster or smaller copy of an engine, and say what it costs in judging.
 
@@ -113,9 +134,15 @@ def models_quantize(
         )
     terminal.say(f"making {quantisation} of {source.name}")
     made = quantize_model(model, quantisation, output)
-    typer.echo(f"{made.path} ({made.path.stat().st_size / 1e6:,.0f} MB)")
-    if made.name:
-        typer.echo(f"installed as {made.name}: --engine {made.name}")
+    if not as_json:
+        typer.echo(f"{made.path} ({made.path.stat().st_size / 1e6:,.0f} MB)")
+        if made.name:
+            typer.echo(f"installed as {made.name}: --engine {made.name}")
     terminal.say("both files judge the same questions, in turn")
-    for line in loss_lines(compare(made.source, made.path)):
+    loss = compare(made.source, made.path)
+    if as_json:
+        place = {"path": str(made.path), "bytes": made.path.stat().st_size, "name": made.name}
+        print_records([{**place, **asdict(loss)}])
+        return
+    for line in loss_lines(loss):
         typer.echo(line)

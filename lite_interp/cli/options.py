@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import select
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
+from lite_interp.cli import completing
 from lite_interp.errors import LiteInterpError, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -23,7 +28,9 @@ class ErrorGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except LiteInterpError as error:
             typer.echo(f"Error: {one_line(error)}", err=True)
             if error.hint:
@@ -32,12 +39,43 @@ class ErrorGroup(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("\ninterrupted; the same command goes on from here", err=True)
             raise typer.Exit(130) from None
+        except BrokenPipeError:
+            if not _silence_closed():
+                raise
+            raise typer.Exit(NOBODY_READS) from None
+
+
+NOBODY_READS = 141
+"""Exit code when the reader of a pipe has gone, as shells give it for other programs."""
+
+
+def _silence_closed() -> bool:
+    """Let what is left for a pipe that nobody reads go nowhere; False if every pipe is read."""
+    closed = [stream for stream in (sys.stdout, sys.stderr) if _is_closed(stream)]
+    for stream in closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(closed)
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether nobody reads a stream; on Windows that cannot be known, and is so if one asks."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def forgive_characters() -> None:
+    """Let a stream that cannot write every character write a ? for it, and not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 OPTIONS: dict[str, Any] = {
     "cls": ErrorGroup,
     "no_args_is_help": True,
-    "add_completion": False,
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
 }
@@ -49,7 +87,12 @@ CacheId = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 EngineModel = Annotated[
-    str, typer.Option("--engine", help="Installed model, GGUF file, or http://… of a server.")
+    str,
+    typer.Option(
+        "--engine",
+        help="Installed model, GGUF file, or http://… of a server.",
+        autocompletion=completing.engines,
+    ),
 ]
 EngineContext = Annotated[int, typer.Option("--n-ctx", help="Longest prompt with answer, tokens.")]
 Threads = Annotated[int, typer.Option(help="Threads; 0 = physical cores.")]
@@ -67,21 +110,59 @@ Latents = Annotated[
     str, typer.Option(help="Indices with commas, e.g. 12,99; empty = drawn or all.")
 ]
 EmbedderModel = Annotated[
-    str, typer.Option("--embedder", help="Installed model, folder, or .gguf file.")
+    str,
+    typer.Option(
+        "--embedder",
+        help="Installed model, folder, or .gguf file.",
+        autocompletion=completing.embedders,
+    ),
 ]
 SubjectPlace = Annotated[
-    str, typer.Option("--subject", help="Subject, if it has moved since caching.")
+    str,
+    typer.Option(
+        "--subject",
+        help="Subject, if it has moved since caching.",
+        autocompletion=completing.subjects,
+    ),
 ]
 CoderPlace = Annotated[str, typer.Option("--coder", help="Coder, if it has moved since caching.")]
 Shard = Annotated[
     str, typer.Option(help="Part of the work, as 2/3; `merge` puts the parts together.")
 ]
 Preset = Annotated[
-    str, typer.Option(help="Settings of a whole recipe, e.g. paper; options go before them.")
+    str,
+    typer.Option(
+        help="Settings of a whole recipe, e.g. paper; options go before them.",
+        autocompletion=completing.one_of(*completing.PRESETS),
+    ),
 ]
 Option = Annotated[
     list[str] | None,
     typer.Option(help="Any setting, e.g. simulation.highest=10 or best_of.k=8; repeat."),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, mps.",
+        autocompletion=completing.one_of("auto", "cpu", "cuda", "mps"),
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="auto, float32, bfloat16, float16.",
+        autocompletion=completing.one_of("auto", "float32", "bfloat16", "float16"),
+    ),
+]
+ExplainerName = Annotated[
+    str, typer.Option(help="Only this explainer.", autocompletion=completing.explainers)
+]
+Variant = Annotated[
+    str,
+    typer.Option(
+        help="raw, relative or per_token scores.",
+        autocompletion=completing.one_of("raw", "relative", "per_token"),
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
-from lite_interp.cli.explain import print_plan
+from lite_interp.cli import completing
+from lite_interp.cli.explain import print_of_file, print_plan
 from lite_interp.cli.options import (
     AllowRemote,
+    AsJson,
     CacheId,
     CoderPlace,
     EmbedderModel,
@@ -30,19 +32,35 @@ from lite_interp.cli.options import (
     preset_section,
 )
 
-Scorers = Annotated[str, typer.Option(help="Names with commas, or all.")]
+Scorers = Annotated[
+    str, typer.Option(help="Names with commas, or all.", autocompletion=completing.scorers)
+]
 Explainers = Annotated[
-    list[str] | None, typer.Option("--explainer", help="Only explanations of these; repeat.")
+    list[str] | None,
+    typer.Option(
+        "--explainer",
+        help="Only explanations of these; repeat.",
+        autocompletion=completing.explainers,
+    ),
 ]
 Controls = Annotated[
     int, typer.Option(help="Other latents' explanations judged on the same windows: the null.")
 ]
-DetectionPrompt = Annotated[str, typer.Option(help="Prompt name or .toml file for detection.")]
+DetectionPrompt = Annotated[
+    str,
+    typer.Option(
+        help="Prompt name or .toml file for detection.", autocompletion=completing.prompts
+    ),
+]
 Listed = Annotated[
     int, typer.Option("--list", help="Detection with so many windows a prompt; 0 = one.")
 ]
 Marks = Annotated[
-    str, typer.Option(help="Fuzzing: wrong marks in activating windows, or as in the paper.")
+    str,
+    typer.Option(
+        help="Fuzzing: wrong marks in activating windows, or as in the paper.",
+        autocompletion=completing.one_of("activating", "paper"),
+    ),
 ]
 Kl = Annotated[
     list[float] | None, typer.Option(help="Intervention: KL of the steering, nats; repeat.")
@@ -79,29 +97,24 @@ def score(
     values: EngineValues = None,
     allow_remote: AllowRemote = False,
     explain_plan: ExplainPlan = False,
+    as_json: AsJson = False,
     shard: Shard = "1/1",
     cache: CacheId = "",
 ) -> None:
     """Scorers × explanations → verdicts and scores, each with its null."""
     from lite_interp import study
     from lite_interp.intervening import Places
+    from lite_interp.plain import mean_records
     from lite_interp.score_pipeline import ScoreJob, score_explanations
     from lite_interp.terminal import Terminal
 
     wanted = {
         "scorers": tuple(name.strip() for name in scorers.split(",") if name.strip()),
-        "explainers": tuple(explainers or ()),
-        "prompt": prompt,
-        "embedder": embedder,
-        "n_controls": controls,
-        "list": listed,
-        "marks": marks,
-        "kl": tuple(kl or (1.0,)),
-        "ablate": ablate,
-        "until_sure": until_sure,
-        "oracles": oracles,
+        "explainers": tuple(explainers or ()), "prompt": prompt, "embedder": embedder,
+        "n_controls": controls, "list": listed, "marks": marks, "kl": tuple(kl or (1.0,)),
+        "ablate": ablate, "until_sure": until_sure, "oracles": oracles,
         "settings": module_options(option or []),
-    }
+    }  # fmt: skip
     section = preset_section(context, preset, study.ScoreSection, wanted)
     judge = engine_section(engine, n_ctx, threads, allow_remote, values)
     places, part = Places(subject, coder), parse_part(shard)
@@ -109,6 +122,8 @@ def score(
     if explain_plan:
         from lite_interp.planning import plan_scores
 
-        print_plan(plan_scores(results, cache, job, Terminal()))
+        print_plan(plan_scores(results, cache, job, Terminal()), as_json)
         return
     score_explanations(results, cache, job, Terminal())
+    if as_json:
+        print_of_file(results, cache, mean_records)

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lite_interp.cli import completing
 from lite_interp.cli.options import AsJson
+from lite_interp.cli.records import print_records
 
 if TYPE_CHECKING:
     from lite_interp.study import Study
 
-Grid = Annotated[str, typer.Argument(help="Name of the grid: paper.", show_default=False)]
+Grid = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the grid: paper.",
+        show_default=False,
+        autocompletion=completing.one_of(*completing.GRIDS),
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", help="Results file; made, or gone on with.")]
 Base = Annotated[
     Path | None, typer.Option(help="Study file that is varied; left out = the shipped example.")
@@ -25,11 +34,21 @@ Windows = Annotated[
 Shown = Annotated[
     int | None, typer.Option(help="Windows shown to the explainer in the base; 20.", min=1)
 ]
-Engine = Annotated[str, typer.Option(help="Engine; empty = that of the study file.")]
-OtherEngine = Annotated[
-    str, typer.Option(help="A second engine, to explain and to judge; empty = none.")
+Engine = Annotated[
+    str,
+    typer.Option(help="Engine; empty = that of the study file.", autocompletion=completing.engines),
 ]
-Scorers = Annotated[str, typer.Option(help="Names with commas; detection,embedding.")]
+OtherEngine = Annotated[
+    str,
+    typer.Option(
+        help="A second engine, to explain and to judge; empty = none.",
+        autocompletion=completing.engines,
+    ),
+]
+Scorers = Annotated[
+    str,
+    typer.Option(help="Names with commas; detection,embedding.", autocompletion=completing.scorers),
+]
 Controls = Annotated[
     int | None,
     typer.Option(help="Other latents' explanations judged in the base; 3.", min=0),
@@ -64,13 +83,11 @@ def study(
     Goes on where it stopped. Sizes, scorers and seed that no option names are those of the study
     file, or without one those that the options tell.
     """
-    from rich.console import Console
-
     from lite_interp.data import data_folder
     from lite_interp.grid.conditions import find_conditions
-    from lite_interp.grid.page import print_grid
+    from lite_interp.grid.page import grid_records, print_grid
     from lite_interp.study import read_study
-    from lite_interp.terminal import Terminal
+    from lite_interp.terminal import Screen, Terminal
 
     whole = read_study(base or data_folder("models") / "demo" / "study.toml")
     if base is None:
@@ -84,8 +101,10 @@ def study(
         from lite_interp.grid.running import run_grid
 
         run_grid(out, grid, whole, conditions, Terminal())
-    form = "json" if as_json else "markdown" if markdown else "terminal"
-    print_grid(out, grid, form, Console(highlight=False, markup=False))
+    if as_json:
+        print_records(grid_records(out, grid))
+    else:
+        print_grid(out, grid, "markdown" if markdown else "terminal", Screen())
 
 
 def _changed(

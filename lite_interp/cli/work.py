@@ -7,14 +7,34 @@ from typing import Annotated
 
 import typer
 
-from lite_interp.cli.options import Results, Shard, parse_part
+from lite_interp.cli import completing
+from lite_interp.cli.explain import print_of_file
+from lite_interp.cli.options import AsJson, Device, Dtype, Results, Shard, parse_part
 from lite_interp.errors import UsageError
+
+Subject = Annotated[
+    str,
+    typer.Option(
+        help="Installed model, Hub-layout folder or GGUF file.", autocompletion=completing.subjects
+    ),
+]
+Keep = Annotated[
+    str,
+    typer.Option(
+        help="all, or reservoir: a part of each latent.",
+        autocompletion=completing.one_of("all", "reservoir"),
+    ),
+]
 
 
 def demo(
     results: Annotated[Path, typer.Option(help="Results file.")] = Path("demo.db"),
     engine: Annotated[
-        str, typer.Option(help="Engine; smollm2-135m is the quick, weak one.")
+        str,
+        typer.Option(
+            help="Engine; smollm2-135m is the quick, weak one.",
+            autocompletion=completing.engines,
+        ),
     ] = "qwen2.5-coder-1.5b-instruct",
 ) -> None:
     """The whole pipeline on the shipped example: 8 latents of a small model's layer 9."""
@@ -29,9 +49,11 @@ def run(
     results: Annotated[
         Path | None, typer.Option(help="Results file; left out = beside the study file, .db.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """The whole pipeline from one study file; a second run goes on where the first stopped."""
     from lite_interp.demo import print_results
+    from lite_interp.overview import latent_rows
     from lite_interp.pipeline import run_study
     from lite_interp.study import read_study
     from lite_interp.terminal import Terminal
@@ -39,12 +61,15 @@ def run(
     whole = read_study(study)
     path = results or study.with_suffix(".db")
     cache_id, latents = run_study(path, whole, Terminal())
-    print_results(path, cache_id, latents)
+    if as_json:
+        print_of_file(path, cache_id, latent_rows, "raw", latents)
+    else:
+        print_results(path, cache_id, latents)
 
 
 def cache(
     results: Results,
-    subject: Annotated[str, typer.Option(help="Installed model, Hub-layout folder or GGUF file.")],
+    subject: Subject,
     coder: Annotated[list[str], typer.Option(help="Folder, file, neurons:LAYER; may be repeated.")],
     corpus: Annotated[list[str], typer.Option(help="File or folder of text; may be repeated.")],
     hookpoint: Annotated[
@@ -61,11 +86,12 @@ def cache(
     random_coder: Annotated[
         bool, typer.Option("--random-coder", help="A floor: its shape, with random directions.")
     ] = False,
-    keep: Annotated[str, typer.Option(help="all, or reservoir: a part of each latent.")] = "all",
+    keep: Keep = "all",
     shard: Shard = "1/1",
     batch_tokens: Annotated[int, typer.Option(help="Tokens in a pass; 0 = as memory has.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Corpus × subject × coders → firings. Goes on where it stopped.
 
@@ -74,9 +100,9 @@ def cache(
     from lite_interp import study
     from lite_interp.loading import CacheJob
     from lite_interp.pipeline import cache_corpus
+    from lite_interp.plain import cache_record
     from lite_interp.terminal import Terminal
 
-    part = parse_part(shard)
     names = {"path": coder, "hookpoint": hookpoint or [""] * len(coder)}
     if len(names["hookpoint"]) != len(coder):
         raise UsageError(
@@ -98,4 +124,6 @@ def cache(
     )  # fmt: skip
     more = tuple(sections.coder.model_copy(update=each) for each in others)
     job = CacheJob(sections.subject, sections.coder, sections.corpus, sections.cache, more)
-    cache_corpus(results, job, Terminal(), part=part)
+    for name in cache_corpus(results, job, Terminal(), part=parse_part(shard)):
+        if as_json:
+            print_of_file(results, name.removeprefix("b2:"), lambda *place: [cache_record(*place)])

@@ -18,8 +18,9 @@ from lite_interp.compare.comparing import Comparison, StratumDifference, most_ch
 from lite_interp.compare.differences import Means
 from lite_interp.compare.matching import LatentDifference
 from lite_interp.records import Estimate
-from lite_interp.render import one_row, terminal_safe
+from lite_interp.render import one_row, shortened, terminal_safe
 from lite_interp.score_lines import chance, statistic_name
+from lite_interp.terminal import CellText
 from lite_interp.ways import in_order
 
 PAIRED = {
@@ -29,8 +30,8 @@ PAIRED = {
 }
 """Pairing → what it means."""
 
-N_REASONS = 6
-"""Reasons that are told, the most frequent first."""
+N_REASONS, MOST = 6, 500
+"""Reasons that are told, the most frequent first; characters of an explanation."""
 
 
 def arms_page(arms: Sequence[Arm]) -> Group:
@@ -241,10 +242,10 @@ def _changes(found: Sequence[Comparison], top: int) -> list[RenderableType]:
 
 def _texts(latent: LatentDifference) -> Text:
     """Both explanations, one below the other; once if they are the same."""
-    first, second = (terminal_safe(text or "–") for text in latent.texts)
+    first, second = (terminal_safe(shortened(text or "–", MOST)) for text in latent.texts)
     if first == second:
-        return Text(first)
-    return Text.assemble(("A ", "dim"), first, "\n", ("B ", "dim"), second)
+        return CellText(first)
+    return CellText.assemble(("A ", "dim"), first, "\n", ("B ", "dim"), second)
 
 
 def _table(*heads: str) -> Table:
@@ -254,7 +255,6 @@ def _table(*heads: str) -> Table:
         table.add_column(
             Text(head),
             justify="left" if wide else "right",
-            no_wrap=not wide,
             overflow="fold",
             ratio=1 if head in ("explanations", "judged by") else None,
         )

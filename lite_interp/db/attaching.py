@@ -94,7 +94,7 @@ def attached(db: Database, path: Path) -> Iterator[None]:
                 _bring_up_to_date(path, place)
             db.execute("pragma trusted_schema = off")
             db.execute("pragma cell_size_check = on")
-            db.execute("attach ? as other", [_address(place)])
+            db.execute("attach ? as other", [address(place)])
         try:
             with db.atomic():
                 with _refused(path):
@@ -132,7 +132,7 @@ def _refusal(path: Path, what: str, hint: str = "nothing of it was merged") -> R
     return ResultsError(f"cannot be merged: {one_line(path)}: {what}", hint)
 
 
-def _address(path: Path) -> str:
+def address(path: Path) -> str:
     """For reading alone; where nothing can be written beside it, it is not locked."""
     at_rest = not path.with_name(path.name + "-wal").exists()
     alone = at_rest and not os.access(path.absolute().parent, os.W_OK)
@@ -146,7 +146,7 @@ def copy_file(path: Path, place: Path) -> None:
 
 
 def _open(path: Path) -> Database:
-    db = Database(sqlite3.connect(_address(path), uri=True, isolation_level=None))
+    db = Database(sqlite3.connect(address(path), uri=True, isolation_level=None))
     db.execute("pragma trusted_schema = off")
     return db
 

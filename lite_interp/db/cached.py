@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlite_utils import Database
 
-from lite_interp.db.caches import CacheInfo, intact
+from lite_interp.db.caches import NOT_HERE, WHERE, CacheInfo, intact
 from lite_interp.db.file import add
+from lite_interp.errors import ResultsError
 from lite_interp.firing_codec import unpack_all
 from lite_interp.records import Firings
 
@@ -84,6 +85,9 @@ def load_firings(db: Database, cache: CacheInfo, latent: int) -> Firings:
     """Where one latent fired; empty arrays if it never did.
 
     Of a complete cache that keeps a reservoir: where it fired in the windows that were kept.
+
+    Raises:
+        ResultsError: the firings were left out of the file.
     """
     firsts, blobs = [], []
     for first, name in _keys(db, cache, latent):
@@ -91,6 +95,8 @@ def load_firings(db: Database, cache: CacheInfo, latent: int) -> Firings:
         if row is not None:
             firsts.append(first)
             blobs.append(row[0])
+    if not blobs:
+        _refuse_without(db, cache)
     _, places, values = _unpacked(firsts, blobs)
     return _firings(places, values, cache)
 
@@ -126,6 +132,7 @@ def load_block(
         firsts += [first] * len(rows)
         blobs += [blob for _, blob in rows]
     if not blobs:
+        _refuse_without(db, cache)
         return
     # By latent, and those of one latent in the order of shards.
     order = np.argsort(latents, kind="stable")
@@ -136,6 +143,20 @@ def load_block(
     for latent, low, high in zip(distinct, begins, [*begins[1:], len(blobs)], strict=True):
         part = slice(starts[low], starts[high])
         yield int(latent), _firings(places[part], values[part], cache)
+
+
+def _refuse_without(db: Database, cache: CacheInfo) -> None:
+    """Tell a latent that never fires from firings that a shared copy leaves out."""
+    if cache.n_counted is None:
+        return
+    there = db.execute(
+        "select 1 from firings where key >= ? and key < ? limit 1",
+        [key(cache.number, 0, 0), key(cache.number + 1, 0, 0)],
+    )
+    if there.fetchone() is None:
+        row = db.execute("select sum(n_firings) from cache_shards where cache_id = ?", [cache.id])
+        if row.fetchone()[0]:
+            raise ResultsError(f"the firings of this cache are {NOT_HERE}", WHERE)
 
 
 def _keys(db: Database, cache: CacheInfo, latent: int) -> list[tuple[int, int]]:

@@ -19,6 +19,10 @@ from lite_interp.records import ContextShard, Corpus, LatentStats
 Blobs = TypeVar("Blobs")
 Unpacked = TypeVar("Unpacked")
 
+NOT_HERE = "not in this file: it is a shared copy"
+WHERE = "use the file that it was made from, or merge that into this one"
+"""What is said where tokens or firings are wanted that were left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
@@ -69,8 +73,9 @@ def store_corpus(db: Database, corpus: Corpus, shards: Iterable[ContextShard]) -
 
 
 def has_corpus(db: Database, corpus_id: str) -> bool:
-    """Whether a corpus and its tokens are in the file."""
-    return bool(db.execute("select 1 from corpora where id = ?", [corpus_id]).fetchone())
+    """Whether a corpus and its tokens are in the file; a shared copy has no tokens."""
+    found = db.execute("select 1 from context_shards where corpus_id = ? limit 1", [corpus_id])
+    return found.fetchone() is not None
 
 
 def load_corpus(db: Database, corpus_id: str) -> Corpus:
@@ -90,11 +95,17 @@ def load_context_shard(db: Database, corpus_id: str, ordinal: int) -> ContextSha
 
 
 def load_tokens(db: Database, corpus: Corpus) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The whole corpus: (n_contexts,) lengths and (n_contexts, n_ctx) token ids."""
+    """The whole corpus: (n_contexts,) lengths and (n_contexts, n_ctx) token ids.
+
+    Raises:
+        ResultsError: the tokens are not in the file, as those of a shared copy are not.
+    """
     rows = db.execute(
         "select token_ids from context_shards where corpus_id = ? order by shard", [corpus.id]
     )
     parts = [intact(codec.unpack_contexts, blob) for (blob,) in rows]
+    if not parts:
+        raise ResultsError(f"the tokens of the corpus are {NOT_HERE}", WHERE)
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
@@ -142,6 +153,12 @@ def load_caches(db: Database) -> list[CacheInfo]:
            order by caches.rowid"""
     )
     return [CacheInfo(corpus=load_corpus(db, row.pop("corpus_id")), **row) for row in list(rows)]
+
+
+def coder_fit(db: Database, coder_id: str) -> dict[str, Any]:
+    """How well a coder reconstructs: `fvu`, None where nobody can say, `l0` and others."""
+    found = db.execute("select fit from coders where id = ?", [coder_id]).fetchone()
+    return json.loads(found[0])
 
 
 def shard_places(db: Database, corpus_id: str) -> list[tuple[int, int, int]]:
@@ -224,6 +241,12 @@ def load_latent(db: Database, cache_id: str, latent: int) -> LatentStats:
     )
     del row["cache_id"]
     return LatentStats(**{**row, "histogram": tuple(json.loads(row["histogram"]))})
+
+
+def densities(db: Database, cache_id: str) -> dict[int, float]:
+    """Latent → density, of all latents of a complete cache that have statistics."""
+    rows = db.execute("select latent, density from latents where cache_id = ?", [cache_id])
+    return dict(rows.fetchall())
 
 
 def latents_by_density(db: Database, cache_id: str, low: float, high: float) -> list[int]:

@@ -14,6 +14,7 @@ import filelock
 import platformdirs
 from sqlite_utils import Database
 
+from lite_interp.db.shared_views import drop_views
 from lite_interp.errors import ResultsError, one_line
 from lite_interp.ids import canonical_json
 from lite_interp.migrations import APPLICATION_ID, SCHEMA_VERSION, migrations
@@ -164,6 +165,8 @@ def _prepare(db: Database, path: Path) -> None:
     if _user_version(db) < SCHEMA_VERSION:
         with db.atomic():
             db.execute(f"pragma application_id = {APPLICATION_ID}")
+            # Of a shared copy: a table that a view reads cannot be made anew under it.
+            drop_views(db)
             migrations.apply(db)
             db.execute(f"pragma user_version = {SCHEMA_VERSION}")
     # Network file systems refuse WAL; the mode that was there then stays.

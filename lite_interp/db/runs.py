@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -47,6 +48,11 @@ def open_run(path: Path, command: str, *, create: bool = False) -> Iterator[Data
             _end(db, number, _outcome(error))
             raise
         _end(db, number, "done")
+
+
+def load_runs(db: Database) -> list[dict[str, Any]]:
+    """Commands that wrote to the file, the first first: `command`, times, `outcome`."""
+    return list(db.query("select command, started_utc, ended_utc, outcome from runs order by id"))
 
 
 def _end(db: Database, number: int | None, outcome: str) -> None:

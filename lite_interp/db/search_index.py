@@ -24,6 +24,7 @@ from sqlite_utils import Database
 
 from lite_interp.db.caches import intact
 from lite_interp.migrations.search_index import SEARCH_INDEX
+from lite_interp.migrations.search_prefixes import SEARCH_PREFIXES
 
 EXPLANATIONS, WINDOWS = "explanations", "windows"
 ROWS_AT_ONCE = 20_000
@@ -35,7 +36,7 @@ BLOCK_VECTORS = 1024
 def memory_index() -> Database:
     """An empty index in memory."""
     db = Database(sqlite3.connect(":memory:", isolation_level=None))
-    for statement in SEARCH_INDEX.split(";\n"):
+    for statement in (SEARCH_INDEX + SEARCH_PREFIXES).split(";\n"):
         if statement.strip():
             db.execute(statement)
     return db

@@ -238,10 +238,21 @@ def set_q_values(db: Database, rows: Sequence[tuple[float | None, int]]) -> None
         db.execute("update scores set q_value = ? where rowid = ?", [value, number])
 
 
-def load_scores(db: Database, cache_id: str, latent: int | None = None) -> list[dict[str, Any]]:
-    """Every score of a cache, or of one latent, with its explanation and what it cost."""
+def load_scores(
+    db: Database, cache_id: str, latent: int | None = None, metrics: bool = True
+) -> list[dict[str, Any]]:
+    """Every score of a cache, or of one latent, with its explanation and what it cost.
+
+    Args:
+        db: the file.
+        cache_id: whose latents.
+        latent: of this one alone; None = of all.
+        metrics: whether `metrics` is read, too: it is most of what a score takes.
+    """
+    known = [name for name in db["scores"].columns_dict if metrics or name != "metrics"]
+    columns = ", ".join(f"scores.{name}" for name in known)
     rows = db.query(
-        """select scores.*, scores.rowid as number, example_sets.latent, explanations.text,
+        f"""select {columns}, scores.rowid as number, example_sets.latent, explanations.text,
                   explanations.failure, explanations.explainer,
                   explanations.settings as explained_settings,
                   example_sets.settings as drawn_settings, example_sets.seed as drawn_seed,
@@ -253,6 +264,8 @@ def load_scores(db: Database, cache_id: str, latent: int | None = None) -> list[
            order by example_sets.latent, explainer, scorer, scores.settings, variant""",
         {"cache": cache_id, "latent": latent},
     )
+    if not metrics:
+        return list(rows)
     return [{**row, "metrics": json.loads(row["metrics"])} for row in rows]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from lite_interp.render import terminal_safe
 from lite_interp.score_lines import chance, statistic_name
 from lite_interp.ways import base
 
-Form = Literal["terminal", "markdown", "json"]
+Form = Literal["terminal", "markdown"]
 
 NOTE = (
     "n: latents with a score, of those explained. mean: over latents, with its 95 % interval. "
@@ -64,15 +63,8 @@ class Sheet(NamedTuple):
 
 
 def print_grid(results: Path, grid: str, form: Form, console: Console) -> None:
-    """Print what a grid says: JSON lines, Markdown, or tables for a terminal."""
-    with read_results(results) as db:
-        told = load_told(db, grid)
-        found = comparisons(db, told)
-    if form == "json":
-        for row in [*score_rows(told), *difference_rows(found)]:
-            console.out(json.dumps(row, ensure_ascii=False), highlight=False)
-        return
-    every = sheets(told, found)
+    """Print what a grid says: Markdown, or tables for a terminal."""
+    every = sheets(*_read(results, grid))
     for sheet, after in zip(every, [*every[1:], None], strict=True):
         # A note that holds for several tables stands under the last of them.
         if after is not None and after.note == sheet.note:
@@ -81,6 +73,19 @@ def print_grid(results: Path, grid: str, form: Form, console: Console) -> None:
             console.out(markdown(sheet), highlight=False)
         else:
             _print_table(sheet, console)
+
+
+def grid_records(results: Path, grid: str) -> list[dict[str, Any]]:
+    """What a grid says as plain records: scores of each condition, then differences."""
+    told, found = _read(results, grid)
+    return [*score_rows(told), *difference_rows(found)]
+
+
+def _read(results: Path, grid: str) -> tuple[list[Told], list[tuple[str, str, Comparison]]]:
+    """Conditions, and their comparisons."""
+    with read_results(results) as db:
+        told = load_told(db, grid)
+        return told, comparisons(db, told)
 
 
 def sheets(told: Sequence[Told], found: Sequence[tuple[str, str, Comparison]]) -> list[Sheet]:
@@ -225,7 +230,6 @@ def _print_table(sheet: Sheet, console: Console) -> None:
             Text(terminal_safe(name)),
             justify="left" if left else "right",
             overflow="fold",
-            no_wrap=not left,
         )
     for row in sheet.rows:
         table.add_row(*(Text(terminal_safe(cell)) for cell in row))

@@ -14,11 +14,12 @@ from lite_interp.migrations.merged import MERGED
 from lite_interp.migrations.packed_keys import PACKED_KEYS
 from lite_interp.migrations.ratings import RATINGS
 from lite_interp.migrations.search_index import SEARCH_INDEX
+from lite_interp.migrations.search_prefixes import SEARCH_PREFIXES
 
 APPLICATION_ID = 0x4C495445
 """`LITE` in ASCII: what `PRAGMA application_id` of a results file says."""
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Number of migrations below: what `PRAGMA user_version` says."""
 
 migrations = Migrations("lite_interp")
@@ -104,6 +105,12 @@ def m006_search_index(db: Database) -> None:
 def m007_ratings(db: Database) -> None:
     """Answers of people."""
     _run(db, RATINGS)
+
+
+@migrations()
+def m008_search_prefixes(db: Database) -> None:
+    """An index of beginnings of words; the next search fills it again."""
+    _run(db, SEARCH_PREFIXES)
 
 
 def _run(db: Database, script: str) -> None:

@@ -46,7 +46,7 @@ def overview_record(study: Study, name: str, latents: Collection[int] | None = N
         name: what the results file is called.
         latents: which latents the table has; None = all that were explained or scored.
     """
-    scores = load_scores(study.db, study.cache.id)
+    scores = load_scores(study.db, study.cache.id, metrics=False)
     return {**about_record(study, name, scores), "rows": latent_rows(study, scores, latents)}
 
 

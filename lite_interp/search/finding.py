@@ -40,7 +40,7 @@ FUSION = 60
 LIST_LATENTS = 100
 """Latents of each list that are ranked together, at least."""
 MOST_TEXTS = 2000
-"""Texts of windows that are looked at, evenly over all that have the words."""
+"""Texts of windows that are looked at, about, evenly over all that have the words."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

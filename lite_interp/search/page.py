@@ -43,7 +43,7 @@ def hits_table(hits: Sequence[Hit], console: Console) -> Table:
     return table
 
 
-def _told(hit: Hit, bold: bool) -> CellText:
+def _told(hit: Hit, bold: bool) -> Text:
     """The explanation, or what stands for it; below it the window."""
     if hit.told.explanation is not None:
         text = _marked(*_excerpt(hit.explanation, hit.spans, EXPLANATION_CHARACTERS), bold)
@@ -58,7 +58,7 @@ def _told(hit: Hit, bold: bool) -> CellText:
     return text
 
 
-def _marked(text: str, spans: Sequence[Span], bold: bool) -> CellText:
+def _marked(text: str, spans: Sequence[Span], bold: bool) -> Text:
     marked, end = CellText(), 0
     for first, behind in spans:
         marked.append(terminal_safe(text[end:first]))

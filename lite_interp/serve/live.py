@@ -99,7 +99,7 @@ def open_live(path: Path, cache: str, models: Models, rating: bool) -> Iterator[
     with search.open_to_search(path, search.PLACES["all"], terminal) as searched:
         db = searched.db
         study = open_study(db, the_cache(db, cache))
-        scores = load_scores(db, study.cache.id)
+        scores = load_scores(db, study.cache.id, metrics=False)
         table = Table(latent_rows(study, scores), len(study.ways))
         about = {
             **about_record(study, path.name, scores),

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lite_interp.db.told import Told
-from lite_interp.render import one_row, terminal_safe
+from lite_interp.render import one_row, shortened, terminal_safe
+from lite_interp.terminal import CellText
 from lite_interp.text_firings.reading import LatentFirings, TextFirings
 from lite_interp.text_firings.rows import percent
 
@@ -22,6 +23,8 @@ N_TOKENS = 5
 """Tokens that are listed of a latent."""
 WORDS = {"token": 14, "fires here on": 24}
 """Columns of words → cells, at most."""
+MOST_CHARACTERS = 400
+"""Of an explanation or token."""
 SPACE, NOTHING = "␣", "–"
 """Stand for a token of spaces, and for one that holds a part of a character."""
 
@@ -66,7 +69,7 @@ def _tokens(found: TextFirings, told: Mapping[int, Told], top: int) -> Table:
     for number, token in enumerate(found.tokens):
         name = str(found.positions[number])
         name = f"{found.contexts[number]}:{name}" if several else name
-        head = [Text(name, "dim"), Text(_token(token), "bold")]
+        head = [Text(name, "dim"), CellText(_token(token), "bold")]
         fired = found.at(number)[:top]
         if not fired:
             why = "special: left out" if found.special[number] else "nothing fires"
@@ -84,7 +87,7 @@ def _latents(
     for each in every[:N_LISTED]:
         own = told[each.latent]
         numbers = _numbers(each.latent, each.peak, own)
-        words = Text(strongest_tokens(found, each))
+        words = CellText(strongest_tokens(found, each))
         rows.append([*numbers, Text(str(len(each.tokens))), words, explained(own)])
     if not rows:
         return Text("nothing fires", "italic")
@@ -107,14 +110,14 @@ def strongest_tokens(found: TextFirings, each: LatentFirings) -> str:
 def explained(told: Told) -> Text:
     """A latent's explanation on one line, or what stands for it."""
     if told.explanation is not None:
-        return Text(terminal_safe(told.explanation))
-    words = told.words
-    return Text(f"(fires on: {terminal_safe(words)})" if words else NOTHING, "italic")
+        return CellText(terminal_safe(shortened(told.explanation, MOST_CHARACTERS)))
+    words = shortened(told.words, MOST_CHARACTERS)
+    return CellText(f"(fires on: {terminal_safe(words)})" if words else NOTHING, "italic")
 
 
 def _token(token: str) -> str:
     """A token without the space that most begin with; spaces alone are made visible."""
-    row = one_row(token)
+    row = one_row(shortened(token, MOST_CHARACTERS))
     return terminal_safe(row.strip(" ") or row.replace(" ", SPACE) or NOTHING)
 
 
