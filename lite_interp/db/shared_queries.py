@@ -52,14 +52,21 @@ where variant = 'raw' and value is not null
   and scorer = coalesce(nullif(:scorer, ''), {literal(plain)})
 order by density desc, latent""",
         ),
-        Query(
-            "mistakes_of_the_judge",
-            "Mistakes of the judge",
-            "Under the latent's own explanation: activating windows that it believed least, silent "
-            "ones it believed most. wrong: 1 = last of its trial. "
-            f"scorer: its name; empty = {margins}. latent: one; empty = all.",
-            # Verdicts alone are ranked: with their texts it would take too long.
-            f"""with asked as (
+        _mistakes(margins),
+        *FIXED,
+    ]
+
+
+def _mistakes(margins: str) -> Query:
+    """Windows that a judge was wrong about; of the scorer `margins` if none is named."""
+    return Query(
+        "mistakes_of_the_judge",
+        "Mistakes of the judge",
+        "Under the latent's own explanation: activating windows that it believed least, silent "
+        "ones it believed most. wrong: 1 = last of its trial. "
+        f"scorer: its name; empty = {margins}. latent: one; empty = all.",
+        # Verdicts alone are ranked: with their texts it would take too long.
+        f"""with asked as (
   select trials.id, latent, explanation_id, trials.example_set_id, engine_id, embedder_id
   from trials join example_sets on example_sets.id = trials.example_set_id
   where control = 0 and latent >= 0
@@ -87,9 +94,7 @@ left join explanations on explanations.id = explanation_id
 left join engines on engines.id = asked.engine_id
 left join embedders on embedders.id = asked.embedder_id
 order by wrong desc, asked.latent""",
-        ),
-        *FIXED,
-    ]
+    )
 
 
 FIXED = (
