@@ -242,3 +242,16 @@ def test_firings_of_an_old_file_are_found_by_their_new_keys(tmp_path):
     assert found.contexts.tolist() == [0, 1, 2, 3, 4, 5]
     assert found.positions.tolist() == [3, 1, 4, 2, 5, 3]
     assert found.values.tolist() == [4.0, 0.5] * 3
+
+
+def test_an_old_file_is_not_left_with_holes(tmp_path):
+    path = tmp_path / "old.db"
+    write_old(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table more as select zeroblob(4000000) as data")
+        connection.execute("drop table more")
+    connection.close()
+    before = path.stat().st_size
+    with open_results(path) as db:
+        assert db.execute("pragma integrity_check").fetchone()[0] == "ok"
+    assert path.stat().st_size < before / 2

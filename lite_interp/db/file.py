@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,9 @@ def _prepare(db: Database, path: Path) -> None:
             drop_views(db)
             migrations.apply(db)
             db.execute(f"pragma user_version = {SCHEMA_VERSION}")
+        # What was written anew left its old place behind; without room for a copy it stays so.
+        with suppress(sqlite3.OperationalError):
+            shrink(db)
     # Network file systems refuse WAL; the mode that was there then stays.
     db.execute("pragma journal_mode = wal")
     # One wait for the disk a unit of work, so that a power cut costs at most one unit.
