@@ -15,7 +15,7 @@ from lite_interp.db.caches import CacheInfo
 from lite_interp.db.runs import load_runs
 from lite_interp.db.steerings import load_steering
 from lite_interp.details import LatentDetails
-from lite_interp.records import Estimate, ExampleSet, Explanation
+from lite_interp.records import Estimate, ExampleSet, Explanation, Window
 from lite_interp.ways import way_names, way_of
 
 Row = dict[str, Any]
@@ -63,8 +63,17 @@ def cache_record(db: Database, cache: CacheInfo) -> Row:
     }
 
 
-def latent_records(db: Database, cache: CacheInfo, latent: int) -> Iterator[Row]:
-    """All that `show` tells of a latent, and every window: one record of it, then its parts."""
+def latent_records(
+    db: Database, cache: CacheInfo, latent: int, unexplained: Sequence[Window] = ()
+) -> Iterator[Row]:
+    """All that `show` tells of a latent, and every window: one record of it, then its parts.
+
+    Args:
+        db: the file.
+        cache: whose latent.
+        latent: which.
+        unexplained: windows of a latent that nobody explained.
+    """
     yield _latent(db, cache, latent)
     explanations = studies.load_explanations(db, cache.id, latent)
     yield from explanation_records(db, cache, explanations)
@@ -84,6 +93,7 @@ def latent_records(db: Database, cache: CacheInfo, latent: int) -> Iterator[Row]
             own = [each for each in explanations if each.example_set_id == name]
             yield from _windows(db, examples, own)
             yield from _steerings(db, name)
+    yield from map(_window, unexplained)
 
 
 def _latent(db: Database, cache: CacheInfo, latent: int) -> Row:
@@ -128,22 +138,25 @@ def _windows(db: Database, examples: ExampleSet, own: Sequence[Explanation]) -> 
     margins = {each.id: trials.own_margins(db, each.id, "detection") for each in own}
     for role in ("shown", "held_out", "scored"):
         for window, stratum, weight in getattr(examples, role):
-            yield {
-                "kind": "window",
-                "id": window.id,
-                "example_set_id": examples.id,
-                "role": role,
-                "stratum": stratum,
-                "weight": weight,
-                "context": window.context,
-                "start": window.start,
-                "peak": window.peak,
-                "tokens": window.tokens,
-                "values": window.values.tolist(),
-                "detection": {
-                    name: found[window.id] for name, found in margins.items() if window.id in found
-                },
-            }
+            said = {name: found[window.id] for name, found in margins.items() if window.id in found}
+            named = {"example_set_id": examples.id, "role": role}
+            yield _window(window, **named, stratum=stratum, weight=weight, detection=said)
+
+
+def _window(window: Window, **told: Any) -> Row:
+    """A window; what is not told of it is null, since it was drawn only to be looked at."""
+    head = {name: told.get(name) for name in ("example_set_id", "role", "stratum", "weight")}
+    return {
+        "kind": "window",
+        "id": window.id,
+        **head,
+        "context": window.context,
+        "start": window.start,
+        "peak": window.peak,
+        "tokens": window.tokens,
+        "values": window.values.tolist(),
+        "detection": told.get("detection", {}),
+    }
 
 
 def _steerings(db: Database, example_set_id: str) -> Iterator[Row]:

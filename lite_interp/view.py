@@ -45,9 +45,23 @@ SPACE, NOTHING = "␣", "∅"
 
 
 def latent_page(
-    db: Database, cache: CacheInfo, latent: int, n_windows: int, console: Console
+    db: Database,
+    cache: CacheInfo,
+    latent: int,
+    n_windows: int,
+    console: Console,
+    unexplained: Sequence[Window] | str = (),
 ) -> RenderableType:
-    """Everything the file has about one latent."""
+    """Everything the file has about one latent.
+
+    Args:
+        db: the file.
+        cache: whose latent.
+        latent: which.
+        n_windows: windows to show.
+        console: where it will be printed.
+        unexplained: windows of a latent that nobody explained, or why there are none.
+    """
     stats = caches.load_latent(db, cache.id, latent)
     names = way_names(trials.scored_ways(db, cache.id))
     rows = trials.load_scores(db, cache.id, latent)
@@ -75,6 +89,7 @@ def latent_page(
             parts += _steerings(db, examples.id)
     else:
         parts += ["", Text("no explanation yet: `lite-interp explain` makes one", style="italic")]
+        parts += _unexplained(unexplained, stats.max_value, console)
     return Group(*parts)
 
 
@@ -138,6 +153,19 @@ def _spread(placed: Sequence[Placed], n: int) -> list[Placed]:
     if len(placed) <= n:
         return list(placed)
     return [placed[round(k * (len(placed) - 1) / max(1, n - 1))] for k in range(n)]
+
+
+def _unexplained(
+    windows: Sequence[Window] | str, greatest: float, console: Console
+) -> list[RenderableType]:
+    """Windows that were drawn only to be looked at; or why there are none."""
+    if isinstance(windows, str):
+        return [Text(f"its windows cannot be shown: {_safe(windows)}", style="dim")]
+    if not windows:
+        return []
+    title = Text("windows it fires in, evenly over all strengths", style="bold")
+    placed = [Placed(window, "", 1.0) for window in windows]
+    return ["", title, _windows(placed, greatest, console)]
 
 
 def _windows(placed: Iterable[Placed], greatest: float, console: Console) -> Table:

@@ -28,7 +28,7 @@ LAYERS = [
     "study stages scoring detailing analysis caching",  # where computing meets storing
     "agreement choosing compare raters",
     "loading",
-    "tools reopening",
+    "tools reopening unexplained",
     "intervening oracles outside",
     "explain_pipeline score_pipeline search text_firings",
     "pipeline",  # a whole command

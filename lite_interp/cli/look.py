@@ -9,9 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from lite_interp.cli import completing
-from lite_interp.cli.options import AsCsv, AsJson, CacheId, ExplainerName, Results, Variant
+from lite_interp.cli.options import (
+    AsCsv,
+    AsJson,
+    CacheId,
+    ExplainerName,
+    Results,
+    SubjectPlace,
+    Variant,
+)
 from lite_interp.cli.records import print_records
-from lite_interp.errors import UsageError, one_line
+from lite_interp.errors import LiteInterpError, UsageError, one_line
 
 VARIANTS = ("raw", "relative", "per_token")
 """Readings of the same verdicts; a scorer may lack one."""
@@ -20,16 +28,22 @@ VARIANTS = ("raw", "relative", "per_token")
 def show(
     results: Results,
     latent: Annotated[int, typer.Argument(help="Index of the latent.", show_default=False)],
-    windows: Annotated[int, typer.Option(help="Windows to print; --json has all.")] = 10,
+    windows: Annotated[
+        int, typer.Option(help="Windows to print; --json has all that are stored.", min=0)
+    ] = 10,
+    subject: SubjectPlace = "",
     as_json: AsJson = False,
     cache: CacheId = "",
 ) -> None:
     """One latent: statistics, explanations with scores, windows with the strength of each token.
 
     Also what it promotes, its neighbours, and what the subject writes when it is steered along it.
+    Windows of a latent that nobody explained are drawn from the firings, which needs the subject's
+    tokenizer.
     """
     from lite_interp.db.caches import the_cache
     from lite_interp.db.file import read_results
+    from lite_interp.db.studies import load_explanations
     from lite_interp.plain import latent_records
     from lite_interp.terminal import Screen
     from lite_interp.view import latent_page
@@ -41,10 +55,25 @@ def show(
             raise UsageError(
                 f"no such latent: {latent}", f"the coder has 0 to {found.n_latents - 1}"
             )
+        explained = load_explanations(db, found.id, latent)
+        unexplained = () if explained else _drawn(db, found, latent, windows, subject)
         if as_json:
-            print_records(latent_records(db, found, latent))
+            seen = () if isinstance(unexplained, str) else unexplained
+            print_records(latent_records(db, found, latent, seen))
         else:
-            console.print(latent_page(db, found, latent, windows, console))
+            console.print(latent_page(db, found, latent, windows, console, unexplained))
+
+
+def _drawn(db: Any, cache: Any, latent: int, n: int, subject: str) -> Any:
+    """Windows from the firings; or, as one line, why there are none."""
+    from lite_interp.unexplained import draw_windows
+
+    try:
+        return draw_windows(db, cache, latent, n, subject)
+    except LiteInterpError as error:
+        if subject:
+            raise
+        return f"{one_line(error)} ({one_line(error.hint)})" if error.hint else one_line(error)
 
 
 def list_latents(
