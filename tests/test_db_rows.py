@@ -169,6 +169,42 @@ def test_two_caches_and_two_corpora_in_one_file_are_kept_apart(db):
             np.testing.assert_array_equal(back(found), expected[:, :, latent])
 
 
+@pytest.mark.parametrize("block", [1, 7, 40, 1 << 20])
+def test_runs_of_latents_are_cut_by_what_they_hold(db, monkeypatch, block):
+    monkeypatch.setattr(cached, "BLOCK_FIRINGS", block)
+    tiny_results.store_corpus(db)
+    random = np.random.default_rng(0)
+    # The busiest come first, as in coders whose latents are in order of importance.
+    busy = 0.9 * 0.5 ** np.arange(8)
+    dense = np.where(random.random((6, 8, 8)) < busy, random.integers(1, 9, (6, 8, 8)), 0)
+    store_dense(db, dense.astype(np.float32))
+    n_firings = int((dense > 0).sum())
+    db.execute("update cache_shards set n_firings = ? where shard = 0", [n_firings])
+    db.execute("update cache_shards set n_firings = 0 where shard > 0")
+    db.execute("update coders set n_latents = 8")
+    cache = caches.load_caches(db)[0]
+    runs = list(cached.latent_blocks(db, cache))
+    assert [start for start, _ in runs] == [0, *(stop for _, stop in runs[:-1])]
+    assert runs[-1][1] == 8
+    sizes = [
+        sum(len(row[0]) for row in db.execute(
+            "select packed from firings where key & 16777215 = ?", [latent]))
+        for latent in range(8)
+    ]  # fmt: skip
+    room = sum(sizes) / max(n_firings / block, 1)
+    held = [sum(sizes[start:stop]) for start, stop in runs]
+    assert all(size <= room or stop - start == 1 or not any(sizes[start + 1 : stop])
+               for size, (start, stop) in zip(held, runs, strict=True))  # fmt: skip
+    if 1 < block < n_firings / 3:
+        assert runs[0][1] - runs[0][0] < runs[-1][1] - runs[-1][0], (
+            "the busy ones have less company"
+        )
+    found = dict(cached.iterate_firings(db, cache))
+    for latent in range(8):
+        if dense[:, :, latent].any():
+            np.testing.assert_array_equal(back(found[latent]), dense[:, :, latent])
+
+
 def replace_first(shard, first):
     return replace(shard, first=first, ordinal=0)
 

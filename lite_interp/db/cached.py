@@ -108,12 +108,29 @@ def iterate_firings(db: Database, cache: CacheInfo) -> Iterator[tuple[int, Firin
 
 
 def latent_blocks(db: Database, cache: CacheInfo) -> Iterator[tuple[int, int]]:
-    """(first, last + 1) of runs of latents whose firings fit in memory together."""
+    """(first, last + 1) of runs of latents whose firings fit in memory together.
+
+    A run has about as many bytes as `BLOCK_FIRINGS` firings have on average, so a coder whose
+    busiest latents stand side by side has shorter runs there. No run is shorter than one latent.
+    """
+    sizes = np.zeros(cache.n_latents, np.int64)
+    for _, name in _keys(db, cache, 0):
+        rows = db.execute(
+            "select key, length(packed) from firings where key >= ? and key < ?",
+            [name, name + cache.n_latents],
+        )
+        for found, n_bytes in rows:
+            sizes[found - name] += n_bytes
     row = db.execute("select sum(n_firings) from cache_shards where cache_id = ?", [cache.id])
-    n_blocks = -(-int(row.fetchone()[0] or 0) // BLOCK_FIRINGS) or 1
-    size = -(-cache.n_latents // n_blocks)
-    for start in range(0, cache.n_latents, size):
-        yield start, min(cache.n_latents, start + size)
+    n_blocks = int(row.fetchone()[0] or 0) / BLOCK_FIRINGS
+    room = sizes.sum() / max(n_blocks, 1)
+    start, held = 0, 0
+    for latent, size in enumerate(sizes.tolist()):
+        if held and held + size > room:
+            yield start, latent
+            start, held = latent, 0
+        held += size
+    yield start, cache.n_latents
 
 
 def load_block(
