@@ -42,7 +42,10 @@ def own_locks(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return tiny_report.make_results(tmp_path_factory.mktemp("serve") / "whole.db", 5, TEXTS)
+    path = tiny_report.make_results(tmp_path_factory.mktemp("serve") / "whole.db", 5, TEXTS)
+    with open_results(path) as db:
+        db.execute("update coders set provenance = ?", ['{"path": "/models/c"}'])
+    return path
 
 
 @pytest.fixture
@@ -195,6 +198,8 @@ def test_a_latent_that_nobody_explained_can_be_looked_at_and_others_not(results)
         assert found["latent"] == 50 and found["explanations"] == []
         for wrong in (-1, 100, 10**30):
             assert "no such latent" in asker.get("latent", latent=wrong)["error"]
+        # An interrupted or another's file: a latent of the coder without a row.
+        assert "no statistics of latent 51" in asker.get("latent", latent=51)["error"]
 
 
 def test_rows_come_in_pages(asker):
@@ -228,12 +233,73 @@ def test_a_latent_has_a_place_and_neighbours_in_the_order_that_is_seen(asker):
         ("rows", {"query": query_json(ranges=7), "first": 0, "n": 1}),
         ("place", {"query": query_json(), "latent": "x"}), ("plotted", {}), ("latent", {}),
         ("latent", {"latent": "1; drop table latents"}), ("search", {}),
+        ("latent", {"latent": "9" * 5000}), ("place", {"query": query_json(), "latent": "nan"}),
+        *(
+            ("rows", {"query": query, "first": 0, "n": 1})
+            for query in ("7", "null", "[" * 10_000, query_json(ranges=[["density", 10**400, 1]]))
+        ),
     ],
 )  # fmt: skip
 def test_what_is_no_question_is_said_to_be_none(asker, path, parameters):
     answer = asker.send("GET", f"{HOME}api/{path}", params=parameters)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("not a question")
+
+
+def test_a_body_that_is_no_question_is_said_to_be_none(asker):
+    wrong = [
+        b"[" * 100_000, b'{"text":' + b'{"a":' * 90_000, b'{"text":' + b"9" * 10_000 + b"}",
+        b'{"text":NaN}', b'{"text":["a"]}', b'{"text":"\xff"}', b"null", b"7", b'"a"', b"",
+    ]  # fmt: skip
+    kind = {"content-type": "application/json"}
+    for body in wrong:
+        answer = asker.send("POST", f"{HOME}api/fires", content=body, headers=kind)
+        assert answer.status_code == 400, body[:20]
+        assert answer.json()["error"].startswith("not a question")
+
+
+def test_numbers_without_end_are_places_that_nothing_has(asker):
+    assert asker.get("place", query=query_json(), latent=10**400)["place"] == -1
+    assert asker.rows(first=10**400, n=10**400)["rows"] == []
+    assert "no such latent" in asker.get("latent", latent=-(10**400))["error"]
+
+
+def test_an_error_in_answering_is_no_wrong_question(asker, monkeypatch):
+    def broken(*_):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(serving, "found_latents", broken)
+    assert asker.send("GET", f"{HOME}api/search", params={"text": "a"}).status_code == 500
+
+
+def test_a_file_that_is_damaged_meanwhile_is_said_to_be(asker, monkeypatch):
+    def broken(*_):
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(serving, "latent_record", broken)
+    assert "damaged" in asker.get("latent", latent=0)["error"]
+
+
+def test_a_browser_that_goes_before_it_has_asked_is_no_error(asker):
+    said = []
+
+    async def send(message):
+        said.append(message)
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    headers = {
+        "host": f"127.0.0.1:{PORT}",
+        "content-type": "application/json",
+        "content-length": "9",
+    }
+    scope = {
+        "type": "http", "method": "POST", "path": f"/{TOKEN}/api/fires", "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    asyncio.run(asker.app(scope, gone, send))
+    assert said[0]["status"] == 400
 
 
 def test_a_column_that_is_not_there_is_refused_in_one_line(asker):
@@ -377,7 +443,8 @@ def test_meanings_are_compared_in_memory(results, monkeypatch):
 
 def test_what_fires_on_a_text_needs_models_and_says_so(asker):
     assert "there is no text" in asker.post("fires", text="  ")["error"]
-    assert asker.post("fires", text="a year")["error"]
+    answer = asker.send("POST", f"{HOME}api/fires", json={"text": "a year"})
+    assert answer.status_code == 422 and "/models/s" in answer.json()["error"]
     assert asker.send("POST", f"{HOME}api/fires", json=["a"]).status_code == 400
 
 
@@ -426,6 +493,7 @@ def test_answers_are_kept_skipped_and_taken_back(results):
         answer = {"rater": "anna", "task": "explanation", "seconds": 2.5}
         assert asker.post("answered", name=first["name"], answer=3, **answer) == {"kept": True}
         asker.post("answered", name=second["name"], answer=1, **answer)
+        assert asker.post("answered", name=second["name"], answer=4, **answer) == {"kept": False}
         assert begin(asker)["n_answered"] == 2
         assert begin(asker, "ben")["n_answered"] == 0
         assert asker.get("rated")["counts"] == [["anna", "explanation", 2]]
@@ -454,7 +522,8 @@ def test_answers_that_cannot_be_are_refused(results):
         for wrong in (
             {"answer": 5}, {"answer": "2"}, {"answer": None}, {"name": "x"}, {"task": "x"},
             {"rater": ""}, {"rater": "a\nb"}, {"seconds": -1}, {"seconds": "nan"},
-            {"seconds": "x"}, {"rater": ["anna"]},
+            {"seconds": "x"}, {"rater": ["anna"]}, {"seconds": 10**400}, {"rater": "a\0"},
+            {"answer": True}, {"name": None}, {"task": []},
         ):  # fmt: skip
             assert "error" in asker.post("answered", **{**right, **wrong}), wrong
         assert asker.send("POST", f"{HOME}api/answered", json={}).status_code == 400

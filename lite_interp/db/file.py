@@ -42,7 +42,7 @@ def open_results(path: Path, *, create: bool = False) -> Iterator[Database]:
         raise ResultsError(
             f"the file is read-only: {one_line(path)}", "copy it, or make it writable"
         )
-    with _one_writer(path), _plain_errors(path):
+    with _one_writer(path), plain_errors(path):
         new = not path.exists()
         db = Database(sqlite3.connect(path.absolute().as_uri(), uri=True, isolation_level=None))
         empty = False
@@ -71,7 +71,7 @@ def refuse_unusable(path: Path) -> None:
 def read_results(path: Path) -> Iterator[Database]:
     """A results file to read from; it may be written by another process meanwhile."""
     _refuse_impossible(path, create=False)
-    with _plain_errors(path):
+    with plain_errors(path):
         mode = "rw" if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "ro"
         if mode == "ro" and not path.with_name(path.name + "-wal").exists():
             mode = "ro&immutable=1"
@@ -215,7 +215,7 @@ def _one_writer(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
+def plain_errors(path: Path) -> Iterator[None]:
     """SQLite's own refusals as one line; what was committed stays."""
     try:
         yield

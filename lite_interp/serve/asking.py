@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import Any
 
 from lite_interp import annotate
 from lite_interp.db.ratings import count_ratings
@@ -24,7 +23,7 @@ def rated(live: Live) -> Row:
     }
 
 
-def asked(live: Live, rater: str, task: str, later: Sequence[str] = ()) -> Row:
+def asked(live: Live, rater: object, task: object, later: Sequence[str] = ()) -> Row:
     """The next question of a person, and how many there are.
 
     Args:
@@ -45,32 +44,40 @@ def asked(live: Live, rater: str, task: str, later: Sequence[str] = ()) -> Row:
     }
 
 
-def answered(live: Live, said: Any) -> Row:
-    """Keep an answer: `rater`, `task`, `name` of the question, `answer`, `seconds`.
+def answered(
+    live: Live, rater: object, task: object, name: str, answer: object, seconds: float
+) -> Row:
+    """Keep an answer; `kept` is false if the question had one, which stays.
+
+    Args:
+        live: what is served.
+        rater: who answers.
+        task: one of `annotate.TASKS`.
+        name: of the question.
+        answer: one of those that were offered.
+        seconds: from the question to the answer.
 
     Raises:
         UsageError: it is no answer to a question that this person can be asked.
         ResultsError: the file cannot be written to.
     """
-    sitting = _sitting(live, said["rater"], said["task"])
-    question = sitting.questions.get(str(said["name"]))
+    sitting = _sitting(live, rater, task)
+    question = sitting.questions.get(name)
     if question is None:
         raise UsageError("no such question", "reload the page")
     now = datetime.datetime.now(datetime.timezone.utc)
-    seconds = float(said["seconds"])
-    rating = annotate.make_rating(sitting.rater, question, said["answer"], seconds, now)
-    annotate.keep_rating(live.path, rating)
-    return {"kept": True}
+    rating = annotate.make_rating(sitting.rater, question, answer, seconds, now)
+    return {"kept": annotate.keep_rating(live.path, rating)}
 
 
-def taken_back(live: Live, said: Any) -> Row:
-    """Take back the last answer of a person at a task: `rater`, `task`; and ask that again.
+def taken_back(live: Live, rater: object, task: object) -> Row:
+    """Take back the last answer of a person at a task, and ask that again.
 
     Raises:
         UsageError: there is no answer.
         ResultsError: the file cannot be written to.
     """
-    sitting = _sitting(live, said["rater"], said["task"])
+    sitting = _sitting(live, rater, task)
     with annotate.open_to_answer(live.path) as db:
         question = annotate.take_back(db, live.cache, sitting)
     if question is None:
@@ -78,7 +85,7 @@ def taken_back(live: Live, said: Any) -> Row:
     return _question(live, question)
 
 
-def _sitting(live: Live, rater: Any, task: Any) -> annotate.Sitting:
+def _sitting(live: Live, rater: object, task: object) -> annotate.Sitting:
     if not live.rating:
         raise UsageError("ratings are not taken here", "`lite-interp serve FILE --annotate`")
     key = annotate.checked_rater(rater), str(task)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -75,8 +74,7 @@ class Guard:
             return None
         _, _, rest = scope["path"].partition("/")
         token, slash, path = rest.partition("/")
-        said = unquote(token).encode("utf-8", "replace")
-        if not secrets.compare_digest(said, self.token) or not slash:
+        if not secrets.compare_digest(token.encode("utf-8", "replace"), self.token) or not slash:
             return None
         return f"/{path}"
 

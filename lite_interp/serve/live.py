@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lite_interp import search
 from lite_interp.annotate import Sitting
-from lite_interp.db.caches import CacheInfo, the_cache
+from lite_interp.db.caches import CacheInfo, densities, the_cache
 from lite_interp.db.told import tell_latents
 from lite_interp.db.trials import load_scores
 from lite_interp.embedder import Embedder
@@ -60,6 +60,8 @@ class Live:
     """The cache, ready to be read latent by latent."""
     table: Table
     """All its rows."""
+    known: Collection[int]
+    """Latents that the file has statistics of; in another's file not all."""
     overview: str
     """What is said over all latents, JSON."""
     searched: search.Searched
@@ -109,14 +111,15 @@ def open_live(path: Path, cache: str, models: Models, rating: bool) -> Iterator[
             "rating": rating,
         }
         overview = json.dumps(about, ensure_ascii=False, allow_nan=False)
-        yield Live(path, study, table, overview, searched, models, rating, terminal)
+        known = densities(db, study.cache.id)
+        yield Live(path, study, table, known, overview, searched, models, rating, terminal)
 
 
 def served_latent(live: Live, latent: int) -> Row:
     """The record of a latent, with a line for each of its neighbours.
 
     Raises:
-        UsageError: there is no such latent.
+        UsageError: there is no such latent, or nothing is known of it.
     """
     _refuse_latent(live, latent)
     record = latent_record(live.study, latent)
@@ -133,6 +136,8 @@ def _refuse_latent(live: Live, latent: int) -> None:
     n = live.cache.n_latents
     if not 0 <= latent < n:
         raise UsageError(f"no such latent: {latent}", f"the coder has 0 to {n - 1}")
+    if latent not in live.known:
+        raise UsageError(f"the file has no statistics of latent {latent}")
 
 
 def told_lines(live: Live, latents: Any) -> dict[int, str | None]:

@@ -2,8 +2,9 @@
 
 const latentLink = (latent, text) => el("a", { href: `#latent-${latent}`, title: text }, String(latent));
 
-// What is asked goes into `box`; what comes back, or why nothing does, into it as well.
-async function answered(box, work, show) {
+// What is said while a question is answered goes into `box`; what comes back, or why nothing does, into it as well.
+async function answered(box, waiting, work, show) {
+  box.replaceChildren(el("p", { role: "status" }, waiting));
   box.setAttribute("aria-busy", "true");
   try {
     box.replaceChildren(...[await work()].flatMap((found) => [show(found)].flat(9)).filter(Boolean));
@@ -70,7 +71,8 @@ function searchPage(parameters) {
   listen(form, "submit", (event) => {
     event.preventDefault();
     const wanted = new URLSearchParams({ text: field.value, ...(meaning.checked ? { meaning: "1" } : {}) });
-    location.hash = `search?${wanted}`;
+    if (location.hash === `#search?${wanted}`) find();
+    else location.hash = `search?${wanted}`;
   });
   const show = (hits) =>
     hits.length
@@ -79,7 +81,11 @@ function searchPage(parameters) {
           el("ol", { class: "hits" }, hits.map(hit)),
         ]
       : el("p", { role: "status" }, "Nothing was found.");
-  if (text) answered(box, () => ask("search", { text, meaning: meaning.checked ? "1" : "0" }), show);
+  function find() {
+    const waiting = meaning.checked ? "The embedder looks; the first time it is loaded, and reads all explanations." : "…";
+    return answered(box, waiting, () => ask("search", { text, meaning: meaning.checked ? "1" : "0" }), show);
+  }
+  if (text) find();
   return el(
     "article",
     { id: "searched" },
@@ -99,7 +105,14 @@ function firedPart(found) {
     return listen(
       el(
         "button",
-        { type: "button", class: `token${token.special ? " dim" : ""}`, title: told || "nothing fires", "aria-pressed": "false" },
+        {
+          type: "button",
+          class: `token${token.special ? " dim" : ""}`,
+          title: told || "nothing fires",
+          "aria-label": token.token.trim() ? null : "space",
+          "aria-pressed": "false",
+          tabindex: "-1",
+        },
         token.token,
       ),
       "click",
@@ -156,7 +169,7 @@ function firedPart(found) {
     ),
   );
   return [
-    el("p", { class: "fired", dir: "auto" }, tokens),
+    walkable(el("p", { class: "fired", dir: "auto" }, tokens), ".token"),
     list,
     lines.length
       ? table(
@@ -168,14 +181,22 @@ function firedPart(found) {
   ];
 }
 
-function firesPage() {
+// Made once, so that whoever comes back from a latent finds the text again.
+let fires = null;
+const firesPage = () => (fires ??= newFiresPage());
+
+function newFiresPage() {
   const box = el("div", { id: "fired" });
   const field = el("textarea", { rows: 5, "aria-label": "Text", placeholder: "A text that the subject reads" });
   const form = el("form", null, field, el("p", null, el("button", null, "which latents fire here")));
   listen(form, "submit", (event) => {
     event.preventDefault();
-    box.replaceChildren(el("p", { role: "status" }, "The subject reads; the first time it is loaded, too."));
-    answered(box, () => ask("fires", null, { text: field.value }), firedPart);
+    answered(
+      box,
+      "The subject reads; the first time it is loaded, too.",
+      () => ask("fires", null, { text: field.value }),
+      firedPart,
+    );
   });
   return el(
     "article",

@@ -15,6 +15,7 @@ async function ask(path, parameters, body) {
     throw new Error(`the server failed (${answer.status}): its terminal says how`);
   const said = await answer.json();
   if (!answer.ok) throw Object.assign(new Error(said.error), { hint: said.hint });
+  for (const node of document.querySelectorAll("main > [role=alert]")) node.remove();
   return said;
 }
 
@@ -27,10 +28,13 @@ async function liveRows(asked) {
     known = new Map(),
     waiting = new Map();
   async function load(chunk) {
-    const { n, rows } = await ask("rows", { query, first: chunk * CHUNK, n: CHUNK });
-    rows.forEach((row, place) => known.set(chunk * CHUNK + place, row));
-    waiting.delete(chunk);
-    return n;
+    try {
+      const { n, rows } = await ask("rows", { query, first: chunk * CHUNK, n: CHUNK });
+      rows.forEach((row, place) => known.set(chunk * CHUNK + place, row));
+      return n;
+    } finally {
+      waiting.delete(chunk); // what failed is asked for again
+    }
   }
   const n = await load(0);
   function need(first, last) {
@@ -42,7 +46,13 @@ async function liveRows(asked) {
     }
     return wanted.length ? Promise.all(wanted) : null;
   }
-  return { n, need, at: (place) => known.get(place), place: (latent) => ask("place", { query, latent }) };
+  return {
+    n,
+    n_printed: Math.min(n, CHUNK),
+    need,
+    at: (place) => known.get(place),
+    place: (latent) => ask("place", { query, latent }),
+  };
 }
 
 const live = {

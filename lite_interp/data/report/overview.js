@@ -151,7 +151,7 @@ function overview() {
     if (mine !== asked) return;
     latents.titles(known, sortBy);
     latents.update(rows, known);
-    told.textContent = `${many(rows.n)} of ${plural(data.n_rows, "row")}${rows.n > MOST_PRINTED ? `; the first ${many(MOST_PRINTED)} are printed` : ""}`;
+    told.textContent = `${many(rows.n)} of ${plural(data.n_rows, "row")}${rows.n > rows.n_printed ? `; the first ${many(rows.n_printed)} are printed` : ""}`;
   }
   async function sortBy(column) {
     state.sort = {

@@ -70,6 +70,10 @@ async function start(source) {
     scrollTo(0, 0);
     heading.focus({ preventScroll: true });
   }
+  listen(document.querySelector(".skip"), "click", (event) => {
+    event.preventDefault(); // what stands behind # is the page
+    main.focus();
+  });
   main.replaceChildren(first.page);
   first.refresh();
   listen(window, "hashchange", () => route(false));

@@ -85,7 +85,7 @@ function shownWindows(record) {
 async function sittingPage(task, encoded) {
   const rater = decodeURIComponent(encoded),
     progress = el("progress", { max: 1, value: 0, "aria-label": "answered" }),
-    count = el("span", { role: "status" }),
+    count = el("span", { role: "status" }, "questions are drawn"),
     trouble = el("div"),
     box = el("section", { "aria-label": "question" });
   let name = null,
@@ -125,10 +125,12 @@ async function sittingPage(task, encoded) {
     busy = true;
     box.setAttribute("aria-busy", "true");
     try {
-      show(await act());
-      trouble.replaceChildren();
+      const found = await act();
+      trouble.replaceChildren(found.told ? el("p", { role: "status" }, found.told) : "");
+      show(found);
       box.querySelector(".ask").focus({ preventScroll: true });
     } catch (error) {
+      if (!done[1]) count.textContent = "";
       trouble.replaceChildren(failed(error));
     }
     box.removeAttribute("aria-busy");
@@ -138,8 +140,8 @@ async function sittingPage(task, encoded) {
   const answer = (value) =>
     work(async () => {
       const seconds = (performance.now() - since) / 1000;
-      await ask("answered", null, { rater, task, name, answer: value, seconds });
-      return next();
+      const { kept } = await ask("answered", null, { rater, task, name, answer: value, seconds });
+      return { ...(await next()), told: kept ? "" : "That was answered before: the first answer stays." };
     });
   const skip = () =>
     work(() => {
@@ -177,9 +179,12 @@ async function sittingPage(task, encoded) {
     if (keys.has(key)) return answer(keys.get(key));
     return key === "s" ? skip() : key === "u" ? undo() : undefined;
   }
-  await work(next);
-  // A page that is not shown yet is not to be taken for one that is gone.
-  setTimeout(() => listen(document, "keydown", pressed));
+  // Behind this function, since a page that is not shown yet has no focus, and is not to be taken for one that is gone.
+  setTimeout(() => {
+    if (!page.isConnected) return;
+    listen(document, "keydown", pressed);
+    work(next);
+  });
   return page;
 }
 

@@ -1,3 +1,20 @@
+// Any latent, whether it is in the table or not.
+function opener() {
+  const most = data.study.n_latents - 1,
+    field = el("input", {
+      type: "number",
+      min: 0,
+      max: most,
+      required: true,
+      "aria-label": `Latent, 0 to ${most}`,
+      placeholder: "latent",
+    });
+  return listen(el("form", null, field, el("button", null, "open")), "submit", (event) => {
+    event.preventDefault();
+    location.hash = `latent-${Number(field.value)}`;
+  });
+}
+
 // A live page: its tools stand in the head, and what goes wrong on the way is said in the page.
 async function serve() {
   const main = document.getElementById("main");
@@ -30,6 +47,7 @@ async function serve() {
     el(
       "nav",
       { class: "controls", "aria-label": "Tools" },
+      opener(),
       tools.map(([href, text]) => el("a", { href }, text)),
     ),
   );

@@ -1,8 +1,8 @@
 // The table of latents: columns, sorting, filters, and rows drawn as they are needed.
 //
 // A source answers `rows(query)` with what was found: `n` rows, of which `at(place)` gives one if it
-// is there, `need(first, last)` a promise if some are not, and `place(latent)` a promise of the place of a latent and
-// of its neighbours in the order of the table.
+// is there, `need(first, last)` a promise if some are not, `n_printed` how many are printed (they must be there from the
+// beginning), and `place(latent)` a promise of the place of a latent and of its neighbours in the order of the table.
 const MOST_PRINTED = 2000;
 const SHOWN = { value: [0, "score"], difference: [4, "score − null"], q: [7, "q-value"] };
 const number = (row, place) => {
@@ -117,6 +117,7 @@ function localRows(rows) {
   const order = () => [...new Set(rows.map((row) => row.latent))];
   return {
     n: rows.length,
+    n_printed: Math.min(rows.length, MOST_PRINTED),
     at: (place) => rows[place],
     need: () => null,
     place: async (latent) => {
@@ -179,19 +180,16 @@ function latentTable() {
     await asked.need(first, last);
     if (asked !== rows) return;
     for (const [place, node] of drawn) {
-      if (node.className === "waiting" && rows.at(place)) {
-        node.remove();
-        drawn.delete(place);
-      }
+      if (node.className !== "waiting" || !rows.at(place)) continue;
+      drawn.set(place, line(place));
+      node.replaceWith(drawn.get(place)); // were it taken away, a box at its end would be scrolled up
     }
     draw();
   }
 
   function draw() {
     const first = everything ? 0 : Math.max(0, Math.floor(box.scrollTop / height) - 8);
-    const last = everything
-      ? Math.min(rows.n, MOST_PRINTED)
-      : Math.min(rows.n, first + Math.ceil(box.clientHeight / height) + 18);
+    const last = everything ? rows.n_printed : Math.min(rows.n, first + Math.ceil(box.clientHeight / height) + 18);
     for (const [place, node] of drawn) {
       if ((place < first || place >= last) && !node.contains(document.activeElement)) {
         node.remove();

@@ -40,17 +40,17 @@ function ratedText(found, expected) {
   );
 }
 
-function reachable(box) {
-  const first = box.querySelector("mark");
+function reachable(box, kind) {
+  const first = box.querySelector(kind);
   if (first) first.tabIndex = 0;
 }
 
 // One stop for the tab key in all windows: arrow keys go from firing token to firing token.
-function walkable(box) {
-  const all = () => [...box.querySelectorAll("mark")];
-  reachable(box);
+function walkable(box, kind = "mark") {
+  const all = () => [...box.querySelectorAll(kind)];
+  reachable(box, kind);
   listen(box, "keydown", (event) => {
-    if (event.target.tagName !== "MARK") return;
+    if (!event.target.matches(kind)) return;
     const marks = all(),
       at = marks.indexOf(event.target),
       own = event.target.closest(".window");
@@ -227,7 +227,7 @@ function windowsPart(record) {
         ? [el("h3", null, "Held out for the explainer"), el("div", null, grouped(record, plain(set.held_out), false))]
         : []),
     );
-    reachable(box);
+    reachable(box, "mark");
   }
   draw();
   return [controls, walkable(box)];
