@@ -166,6 +166,8 @@ def merge_attached(db: Database) -> tuple[dict[str, Merged], list[str]]:
             counts["caches"] = merging_caches.add_caches(db)
         elif table.name in ("latents", "latent_details"):
             continue
+        elif table.name == "ratings":
+            counts["ratings"] = merging.merge_ratings(db)
         elif table.name == "window_vectors":
             counts[table.name] = merging.merge_rows(db, table, merging_caches.SAME_CUT)
         else:
@@ -177,6 +179,11 @@ def merge_attached(db: Database) -> tuple[dict[str, Merged], list[str]]:
             known = counts.get(table, NONE)
             counts[table] = Merged(*map(sum, zip(known, merged, strict=True)))
         notes += [note] if note else []
+    if n_renamed := merging.n_renamed_ratings(db):
+        notes.append(
+            f"{n_renamed:,} answers are here under another name too, and count twice: "
+            "was one of the files made anonymous?"
+        )
     counts["conditions"] = merging.merge_conditions(db, BASE)
     counts["runs"] = merging.merge_runs(db)
     return counts, notes

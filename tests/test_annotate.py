@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 from lite_interp import annotate
 from lite_interp.annotate import BLOCK, TASKS, Request
 from lite_interp.annotate.asking import ask
-from lite_interp.annotate.pool import balanced
+from lite_interp.annotate.pool import apart, balanced
 from lite_interp.annotate.terminal_page import question_page
 from lite_interp.cli import app, people
 from lite_interp.db import ratings, studies
@@ -152,9 +152,9 @@ def test_an_answer_can_be_laid_beside_the_judges_verdict(db, task):
             right = silent_place(db, each) if task == "intruder" else active
             assert right == each.right_answer
             n_judged += 1
-    # Three latents with 5 + 4 windows, or ten questions.
-    assert n_judged == {"detection": 27, "intruder": 30}.get(task, n_judged)
-    assert n_judged >= 9
+    # Three latents with 5 + 4 windows, or one question.
+    assert n_judged == {"detection": 27, "intruder": 3}.get(task, n_judged)
+    assert n_judged >= 3
 
 
 def silent_place(db, question):
@@ -181,7 +181,7 @@ def test_intruders_are_asked_whatever_was_explained(db):
     found = pool(db, "intruder")
     assert {each.explanation_id for each in found} == {None}
     assert len({each.example_set_id for each in found}) == 3
-    assert {each.right_answer for each in found} == {1, 2, 3, 4, 5}
+    assert all(1 <= each.right_answer <= 5 for each in found)
     db.execute("delete from scores")
     db.execute("delete from verdicts")
     db.execute("delete from trials")
@@ -208,7 +208,7 @@ def test_rule_made_latents_and_unreadable_strata_are_left_out(db):
     assert len(pool(db, "explanation")) == 4
     db.execute("update explanations set latent = -1 - latent")
     db.execute("update example_sets set latent = -1 - latent")
-    assert n == 30
+    assert n == 3
     assert [pool(db, task) for task in TASKS] == [[]] * 4
 
 
@@ -246,6 +246,24 @@ def test_a_window_is_never_seen_with_right_and_with_wrong_marks(db):
             drawn = balanced(items, generator(seed, "test"))
             assert [each.active for each in drawn] == [True] * wanted + [False] * wanted
             assert len({each.window.id for each in drawn}) == len(drawn)
+
+
+def test_no_text_comes_again_in_another_question_about_intruders(db):
+    examples = studies.load_example_set(db, pool(db, "intruder")[0].example_set_id)
+    scorer = SCORERS["intruder"]
+    items = scorer.items(examples, scorer.settings, None)
+    # Six windows fire and each question shows four: all of them come again.
+    assert len(items) == 10
+    assert apart(items) == items[:1]
+    texts = [
+        shown._replace(window=replace(shown.window, id=f"b2:{n}"))
+        for n, shown in enumerate(items[0].choices * 3)
+    ]
+    asked = [
+        replace(items[0], name=f"q{n}", choices=tuple(texts[place : place + 5]))
+        for n, place in enumerate((0, 4, 5, 9, 10))
+    ]
+    assert [each.name for each in apart(asked)] == ["q0", "q2", "q4"]
 
 
 # The order

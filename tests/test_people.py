@@ -296,7 +296,7 @@ def test_a_planted_relation_is_found_and_a_shuffled_one_is_not():
     assert there.spearman.value == pytest.approx(spearmanr(numbers, values)[0])
     assert there.pearson.value == pytest.approx(pearsonr(numbers, values)[0])
     assert there.spearman.low > 0.6
-    assert there.n_more == more_for_spearman(there.spearman.value, 60, 0.2)
+    assert there.n_more == more_for_spearman(there.spearman, 60, 0.2)
     held = 0
     for _ in range(60):
         rows = [score_row(n, value=float(v)) for n, v in enumerate(random.permutation(values))]
@@ -509,17 +509,46 @@ def test_so_many_more_are_the_fewest_that_do(r, width):
         low, high = spearman_interval(r, n)
         return high - low
 
-    n = 10 + more_for_spearman(r, 10, width)
+    found = Estimate(r, math.nan, math.nan)
+    n = 10 + more_for_spearman(found, 10, width)
     assert wide(n) < width
     assert n == 10 or wide(n - 1) >= width
-    assert more_for_spearman(r, n, width) == 0
-    assert more_for_spearman(r, n + 7, width) == 0
-    assert more_for_spearman(r, n - 1, width) == (1 if n > 10 else 0)
+    assert more_for_spearman(found, n, width) == 0
+    assert more_for_spearman(found, n + 7, width) == 0
+    assert more_for_spearman(found, n - 1, width) == (1 if n > 10 else 0)
+
+
+def test_pairs_that_come_in_bunches_are_worth_less():
+    by_formula = spearman_interval(0.5, 200)
+    assert more_for_spearman(Estimate(0.5, *by_formula), 200, 0.25) == 0
+    # Twice as wide needs four times the pairs: 0.5 is not narrow, whatever the formula says of 200.
+    low, high = (0.5 + 2 * (end - 0.5) for end in by_formula)
+    n = 200 + more_for_spearman(Estimate(0.5, low, high), 200, 0.25)
+    at_once = 10 + more_for_spearman(Estimate(0.5, math.nan, math.nan), 10, 0.25)
+    assert n - 3 == 4 * (at_once - 3)
+    # A narrower one, by luck, does not make it fewer.
+    assert more_for_spearman(Estimate(0.5, 0.49, 0.51), 10, 0.25) == at_once - 10
+
+
+def test_so_many_more_bunches_are_about_that_narrow():
+    def interval(trial, n_latents):
+        random = np.random.default_rng(trial)
+        latents = np.repeat(np.arange(n_latents), 10)
+        x, y = random.normal(size=(2, n_latents))[:, latents]
+        x, y = x + 0.3 * random.normal(size=len(x)), x + y + 0.3 * random.normal(size=len(x))
+        return correlation(latents, x, y, "spearman", generator(trial))
+
+    found = [interval(trial, 20) for trial in range(20)]
+    wanted = [200 + more_for_spearman(each, 200, 0.3) for each in found]
+    n = round(float(np.median(wanted)) / 10)
+    widths = [each.high - each.low for each in (interval(trial, n) for trial in range(20))]
+    assert n > 50
+    assert np.mean(widths) == pytest.approx(0.3, rel=0.15)
 
 
 def test_with_so_many_more_intervals_are_about_that_narrow():
     random = np.random.default_rng(9)
-    n = 20 + more_for_spearman(0.6, 20, 0.3)
+    n = 20 + more_for_spearman(Estimate(0.6, math.nan, math.nan), 20, 0.3)
     # Spearman's of a normal pair with Pearson's r is 6/π arcsin(r/2).
     pearson = 2 * math.sin(math.pi * 0.6 / 6)
     widths = []
@@ -532,9 +561,8 @@ def test_with_so_many_more_intervals_are_about_that_narrow():
 
 
 def test_what_is_undefined_needs_nobody_knows_how_many():
-    assert more_for_spearman(math.nan, 5, 0.2) is None
-    assert more_for_spearman(1.0, 5, 0.2) is None
-    assert more_for_spearman(-1.0, 5, 0.2) is None
+    for r in (math.nan, 1.0, -1.0):
+        assert more_for_spearman(Estimate(r, math.nan, math.nan), 5, 0.2) is None
     assert more_by_root(Estimate(0.5, math.nan, math.nan), 5, 0.2) is None
 
 

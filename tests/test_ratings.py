@@ -1,6 +1,7 @@
 """Answers of people in the results file: kept once, taken back, counted, merged."""
 
 import itertools
+import json
 import sqlite3
 from dataclasses import replace
 
@@ -121,3 +122,30 @@ def test_another_answer_of_the_same_person_is_a_conflict_another_time_is_none(re
     assert conflict.table == "ratings"
     with open_results(results) as db:
         assert [each.answer for each in ratings.load_ratings(db, CACHE)] == [2, 2]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_answer_about_another_text_is_no_answer_about_this_one(results, tmp_path, turned):
+    other = tmp_path / "other.db"
+    other.write_bytes(results.read_bytes())
+    with open_results(results) as db, open_results(other) as there:
+        one, two = (question(db, place) for place in (0, 2))
+        assert None not in (one.explanation_id, two.explanation_id)
+        assert one.explanation_id != two.explanation_id
+        there.execute(
+            "update explanations set text = 'other words' where id = ?", [one.explanation_id]
+        )
+        for each in (one, two):
+            ratings.store_rating(db, rate(each, "anna", 1))
+            ratings.store_rating(there, rate(each, "ben", 0))
+    ours, theirs = (other, results) if turned else (results, other)
+    for n_new in (2, 0):
+        found = merge_files(ours, [theirs], tiny_study.Told()).files[0].conflicts
+        assert sorted(each.table for each in found.listed) == ["explanations", "ratings"]
+        assert found.n_new == n_new
+        with open_results(ours) as db:
+            kept = [(each.rater, each.question) for each in ratings.load_ratings(db, CACHE)]
+            (left,) = db.execute("select other from conflicts where table_name = 'ratings'")
+        here, away = ("ben", "anna") if turned else ("anna", "ben")
+        assert kept == [(here, one), (here, two), (away, two)]
+        assert json.loads(left[0])["rater"] == away

@@ -28,6 +28,7 @@ from lite_interp.db import cached, caches, ratings, told
 from lite_interp.db.anonymous import NUMBERS, STUDY, is_kept, text_columns
 from lite_interp.db.attaching import FACTS, JSON
 from lite_interp.db.file import add, open_results, read_results
+from lite_interp.db.plain_views import RATERS
 from lite_interp.db.shared_views import VIEW_NAMES, add_views, score_columns
 from lite_interp.db.sharing import KEPT, NOT_SHARED, SHARED
 from lite_interp.errors import LiteInterpError, ResultsError, UsageError
@@ -483,6 +484,17 @@ def test_two_people_of_two_anonymous_files_are_never_taken_for_one(results, tmp_
         found = ratings.load_ratings(db, CACHE)
     assert sorted(each.answer for each in found) == [1, 4]
     assert len({each.rater for each in found}) == 2
+    assert outcome.files[0].notes == []
+
+
+def test_answers_that_come_back_without_their_names_are_told(results):
+    with open_results(results) as db:
+        n_answers = len(ratings.load_ratings(db, CACHE))
+    named, _ = shared(results)
+    assert merged(named, results).files[0].notes == []
+    small, _ = shared(results, "anonymous.db", anonymize=True)
+    (note,) = merged(results, small).files[0].notes
+    assert note.startswith(f"{n_answers} answers are here under another name too")
 
 
 # Anonymous
@@ -804,6 +816,11 @@ def test_views_of_windows_verdicts_and_raters(results):
         assert said == {("active", True), ("silent", False)}
         assert {row["judge"] for row in verdicts} == {"e"}
         raters = list(db.query("select number, rater, n_answers, mean_answer from v_raters"))
+        mean = next(each for each in RATERS.columns if each.name == "mean_answer").sql
+        asked = "select 'intruder' as task, 4 as answer union all select 'detection', 1"
+        means = db.execute(f"select task, {mean} from ({asked}) group by task").fetchall()
+    # A mean of places says nothing.
+    assert means == [("detection", 1.0), ("intruder", None)]
     assert [tuple(row.values()) for row in sorted(raters, key=lambda row: row["number"])] == [
         (1, "zoe", 2, 2.5), (2, "anna", 1, 1.0), (3, "ben", 1, 4.0),
     ]  # fmt: skip

@@ -59,7 +59,7 @@ def pool(
         cache: whose latents.
         task: `explanation` asks about every explanation that has a text and windows; `detection`
             and `fuzzing` about N_ITEMS of the scorer's items for each of these; `intruder` about
-            every question of the scorer, whatever was explained.
+            questions of the scorer in which no window comes twice, whatever was explained.
         latents: only these; empty = all.
         explainer: only explanations of this explainer, and the windows they were made from;
             empty = all.
@@ -112,7 +112,9 @@ def _about_items(
     for name in tell.track(whose, len(whose), "questions") if tell and whose else whose:
         examples = studies.load_example_set(db, name)
         items = task_items(examples, task) if examples is not None else []
-        if task != "intruder":
+        if task == "intruder":
+            items = apart(items)
+        else:
             items = balanced(items, generator(0, "annotate", task, name))
         explanations = (None,) if task == "intruder" else whose[name]
         for item in items:
@@ -148,6 +150,22 @@ def balanced(items: Sequence[Item], random: np.random.Generator) -> list[Item]:
     taken = {item.window.id for item in right}
     wrong = [item for item in items if not item.active and item.window.id not in taken]
     return right + spread(wrong, most, random)
+
+
+def apart(items: Sequence[Item]) -> list[Item]:
+    """The items of which no window is in an earlier one.
+
+    An intruder comes once, but windows of the latent come again in other questions: whoever knows
+    them again would find it by that alone.
+    """
+    seen: set[str] = set()
+    found = []
+    for item in items:
+        windows = {shown.window.id for shown in item.choices}
+        if not windows & seen:
+            found.append(item)
+            seen |= windows
+    return found
 
 
 def spread(found: Sequence[Stratified], n: int, random: np.random.Generator) -> list[Stratified]:

@@ -262,6 +262,28 @@ def merge_conditions(db: Database, base: str) -> Merged:
     return Merged(merged.n_new, total - merged.n_new - n_conflicts, n_conflicts)
 
 
+def merge_ratings(db: Database) -> Merged:
+    """Take what people answered; what they said of an explanation that reads otherwise is noted."""
+    other_text = """exists (select 1 from main.explanations ours
+        join other.explanations its on its.id = ours.id
+        where its.id = theirs.explanation_id and its.text is not ours.text)"""
+    table = find_table(db, "ratings")
+    n_apart = _note(db, table, f"from other.ratings theirs where {other_text}", None)
+    merged = merge_rows(db, table, f"not {other_text}")
+    return merged._replace(n_conflicts=merged.n_conflicts + n_apart)
+
+
+def n_renamed_ratings(db: Database) -> int:
+    """Answers of theirs that are here under another name, given in the same moment."""
+    columns = ["task", "explanation_id", "example_set_id", "window_id", "item", "answered_utc"]
+    same = " and ".join(f"ours.{name} is theirs.{name}" for name in [*columns, "answer", "seconds"])
+    rows = db.execute(
+        f"""select count(distinct theirs.id) from other.ratings theirs
+            join main.ratings ours on {same} and ours.rater <> theirs.rater"""
+    )
+    return int(rows.fetchone()[0])
+
+
 def merge_runs(db: Database) -> Merged:
     """Take the runs that are not here, under new ids."""
     columns = [name for name in find_table(db, "runs").columns if name != "id"]

@@ -173,7 +173,8 @@ RATERS = View(
         Column("n_answers", "count(*)", "answers"),
         Column("share_right", "avg(case when right_answer is not null"
                " then answer = right_answer end)", "share of right answers; null: opinions"),
-        Column("mean_answer", "avg(answer)", "mean answer; of explanations 1 to 4"),
+        Column("mean_answer", "avg(case when task <> 'intruder' then answer end)",
+               "mean of ratings 1 to 4, or share of yes; null: places"),
         Column("seconds", "sum(seconds)", "time that it took", "s"),
         Column("first_utc", "min(answered_utc)", "first answer, UTC"),
         Column("last_utc", "max(answered_utc)", "last answer, UTC"),

@@ -184,27 +184,32 @@ def spearman_interval(r: float, n: int) -> tuple[float, float]:
     return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
-def more_for_spearman(r: float, n: int, width: float) -> int | None:
+def more_for_spearman(estimate: Estimate, n: int, width: float) -> int | None:
     """Pairs to be added to n until the 95 % interval is expected to be narrower than `width`.
 
-    The least N for which `spearman_interval(r, N)` is, less n; 0 if n is enough. None if there is
-    no r, or it is 1 or −1, where the formula gives no width at all.
+    The least N for which `spearman_interval(r, N)` is, less n; 0 if n is enough. Where the interval
+    itself is wider than the formula has it at n, because several pairs are about one latent, the
+    pairs are worth less, and N − 3 is as many times greater as the square of that ratio. None if
+    there is no r, or it is 1 or −1, where the formula gives no width at all.
     """
+    r = estimate.value
     if math.isnan(r) or abs(r) > 1 - ALIKE:
         return None
 
-    def is_narrow(n_pairs: int) -> bool:
+    def wide(n_pairs: int) -> float:
         low, high = spearman_interval(r, n_pairs)
-        return high - low < width
+        return high - low
 
+    present = estimate.high - estimate.low
+    wider = 1.0 if math.isnan(present) else max(present / wide(n), 1.0)
     high = N_PAIRS_MIN
-    while not is_narrow(high):
+    while wide(high) >= width:
         high *= 2
     low = high // 2 if high > N_PAIRS_MIN else N_PAIRS_MIN - 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if is_narrow(middle) else (middle, high)
-    return max(high - n, 0)
+        low, high = (low, middle) if wide(middle) < width else (middle, high)
+    return max(math.ceil((high - 3) * wider**2 - 1e-9) + 3 - n, 0)
 
 
 def more_by_root(estimate: Estimate, n: int, width: float) -> int | None:

@@ -157,7 +157,7 @@ def _with_scorer(
         few = len(set(about.tolist())) < N_PAIRS_MIN
         reason = f"below {N_PAIRS_MIN} latents" if few else "all equal"
     paper = PAPER.get(base(name)) if task == "explanation" else None
-    n_more = more_for_spearman(spearman.value, len(both), width)
+    n_more = more_for_spearman(spearman, len(both), width)
     return WithScorer(task, name, len(both), spearman, pearson, paper, n_more, reason)
 
 
