@@ -30,6 +30,8 @@ import numpy as np
 import psutil
 from report import SYLLABLES, chromium, make_file
 
+from lite_interp.db.file import open_results
+
 QUERY = {"text": "", "arm": "", "diagnosis": "", "show": "value", "key": "latent", "down": False}
 REPEATS = 20
 
@@ -139,6 +141,8 @@ def main() -> None:
         results = (options.keep or Path(folder)) / f"serve-{options.latents}-{options.windows}.db"
         if not results.exists():
             make_file(results, options.latents, options.windows)
+        with open_results(results):  # one that was kept may be of an older version
+            pass
         found = measure(results, options.latents)
     if options.json:
         print(json.dumps(found))

@@ -166,8 +166,8 @@ def merge_attached(db: Database) -> tuple[dict[str, Merged], list[str]]:
             counts["caches"] = merging_caches.add_caches(db)
         elif table.name in ("latents", "latent_details"):
             continue
-        elif table.name == "ratings":
-            counts["ratings"] = merging.merge_ratings(db)
+        elif table.name in merging.SAID:
+            counts[table.name] = merging.merge_said(db, table)
         elif table.name == "window_vectors":
             counts[table.name] = merging.merge_rows(db, table, merging_caches.SAME_CUT)
         else:

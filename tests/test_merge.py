@@ -503,6 +503,31 @@ def test_verdicts_of_one_trial_are_never_mixed(files):
     assert outcome.files[0].tables["verdicts"] == (3, 1, 1)
 
 
+def test_verdicts_about_other_words_are_not_taken_for_verdicts_about_ours(tmp_path):
+    """The same question, another answer, and only the other file judged its answer."""
+    one, two = write(tmp_path / "a.db", 0, 1), write(tmp_path / "b.db", 0, 1)
+    change(
+        one,
+        """delete from verdicts where trial_id in
+           (select id from trials where explanation_id = 'b2:x1')""",
+        "delete from trials where explanation_id = 'b2:x1'",
+    )
+    change(two, "update explanations set text = 'other words' where id = 'b2:x1'")
+    outcome, _ = merged(one, two)
+    assert table(one, "trials", "explanation_id") == [("b2:x0",)]
+    assert len(table(one, "verdicts")) == 3
+    assert sorted(row[0] for row in table(one, "conflicts")) == [
+        "explanations", "trials", *["verdicts"] * 3,
+    ]  # fmt: skip
+    assert outcome.files[0].tables["verdicts"] == (0, 3, 3)
+    merged(one, two)
+    assert len(table(one, "conflicts")) == 5
+    # With the same words they are taken.
+    change(two, "update explanations set text = 'meaning 1' where id = 'b2:x1'")
+    merged(one, two)
+    assert len(table(one, "verdicts")) == 6
+
+
 def test_two_studies_stay_apart(tmp_path):
     one = write(tmp_path / "a.db", 0)
     two = tmp_path / "b.db"

@@ -8,6 +8,8 @@ import pytest
 import tiny_study
 from hypothesis import given
 from hypothesis import strategies as st
+from test_serve_browser import serving
+from tiny_serve import served
 from tiny_windows import worlds
 from typer.testing import CliRunner
 
@@ -16,6 +18,7 @@ from lite_interp.db import cached, caches
 from lite_interp.db.file import open_results, read_results
 from lite_interp.errors import SubjectError
 from lite_interp.pipeline import cache_corpus
+from lite_interp.serve.live import N_DRAWN
 from lite_interp.unexplained import draw_windows, spread_windows
 
 
@@ -94,3 +97,33 @@ def test_another_tokenizer_is_refused(results):
         with pytest.raises(SubjectError, match="another tokenizer"):
             draw_windows(db, other, busiest(results), 3)
         assert cached.load_firings(db, cache, busiest(results)).values.size
+
+
+def test_served_pages_have_the_same_windows(results):
+    latent = busiest(results)
+    with read_results(results) as db:
+        drawn = draw_windows(db, caches.the_cache(db), latent, N_DRAWN)
+    with served(results) as asker:
+        for _ in range(2):
+            found = asker.get("windows", latent=latent)
+            assert [window["tokens"] for window in found] == [list(each.tokens) for each in drawn]
+            assert all(window["fires"] for window in found)
+        assert "no such latent" in asker.get("windows", latent=10**6)["error"]
+
+
+def test_a_page_says_why_there_are_no_windows(results, tmp_path, browser):
+    path = tmp_path / "results.db"
+    path.write_bytes(results.read_bytes())
+    latent = busiest(results)
+    shot = browser.new_page()
+    with serving(path) as address:
+        shot.goto(f"{address}#latent-{latent}")
+        shot.get_by_text("evenly over all strengths").wait_for()
+        assert shot.locator(".item .window mark").count() > 0
+    with open_results(path) as db:
+        db.execute("delete from firings")
+    with serving(path) as address:
+        shot.goto(f"{address}#latent-{latent}")
+        assert "firings" in shot.get_by_role("alert").inner_text()
+        assert shot.get_by_text("No windows are stored").count() == 1
+    shot.close()

@@ -84,7 +84,7 @@ def read_results(path: Path) -> Iterator[Database]:
             if _user_version(db) != SCHEMA_VERSION:
                 raise ResultsError(
                     f"written by an older version of lite-interp: {one_line(path)}",
-                    "any command that writes to it brings it up to date",
+                    "what writes to it brings it up to date, e.g. `lite-interp search FILE word`",
                 )
             db.execute("pragma query_only = on")
             yield db

@@ -38,6 +38,12 @@ UNITS = {
     "continuations": "steering_id",
 }
 """Tables whose rows are one answer together: those with the same value of this column."""
+SAID = {
+    "ratings": "theirs.explanation_id",
+    "trials": "theirs.explanation_id",
+    "verdicts": "(select explanation_id from other.trials where id = theirs.trial_id)",
+}
+"""Tables of what was said of explanations → SQL, of which: it holds for the words of that file."""
 LATER = {"caches": ("n_counted", "n_masked")}
 """Columns that are null until all shards are there."""
 NOT_COPIED = ("firings", "cache_shards", "scores", "scorings", "conditions", "conflicts", "runs")
@@ -262,14 +268,22 @@ def merge_conditions(db: Database, base: str) -> Merged:
     return Merged(merged.n_new, total - merged.n_new - n_conflicts, n_conflicts)
 
 
-def merge_ratings(db: Database) -> Merged:
-    """Take what people answered; what they said of an explanation that reads otherwise is noted."""
-    other_text = """exists (select 1 from main.explanations ours
+def merge_said(db: Database, table: Table) -> Merged:
+    """Take what was said of explanations; what is about one that reads otherwise here is noted.
+
+    Args:
+        db: this file, with the other one attached.
+        table: one of `SAID`, trials before verdicts.
+    """
+    apart = f"""exists (select 1 from main.explanations ours
         join other.explanations its on its.id = ours.id
-        where its.id = theirs.explanation_id and its.text is not ours.text)"""
-    table = find_table(db, "ratings")
-    n_apart = _note(db, table, f"from other.ratings theirs where {other_text}", None)
-    merged = merge_rows(db, table, f"not {other_text}")
+        where its.id = {SAID[table.name]} and its.text is not ours.text)"""
+    if table.name != "ratings":
+        # A trial that is here too is compared as any other row: its verdicts may differ.
+        trial = "theirs.id" if table.name == "trials" else "theirs.trial_id"
+        apart = f"({apart} and not exists (select 1 from main.trials where id = {trial}))"
+    n_apart = _note(db, table, f"from other.{table.name} theirs where {apart}", None)
+    merged = merge_rows(db, table, f"not {apart}")
     return merged._replace(n_conflicts=merged.n_conflicts + n_apart)
 
 

@@ -65,7 +65,7 @@ def latent_record(study: Study, latent: int) -> Row:
     record = _facts(study, caches.load_latent(study.db, study.cache.id, latent))
     return {
         **record,
-        "windows": [_window(window) for window in windows.values()],
+        "windows": [window_record(window) for window in windows.values()],
         "sets": [_set(each, places) for each in sets],
         "explanations": [
             {
@@ -114,7 +114,8 @@ def _facts(study: Study, stats: LatentStats) -> Row:
     return found
 
 
-def _window(window: Window) -> Row:
+def window_record(window: Window) -> Row:
+    """A window: its tokens, and the places and activations of those that fire."""
     tokens = [token_text(token) for token in window.tokens[:MOST_TOKENS]]
     if len(window.tokens) > MOST_TOKENS:
         tokens.append(f"… [cut: {len(window.tokens):,} tokens]")

@@ -138,6 +138,10 @@ async def _latent(served: Live, request: Request) -> Response:
     return JSONResponse(live.served_latent(served, _number(request, "latent")))
 
 
+async def _windows(served: Live, request: Request) -> Response:
+    return JSONResponse(live.drawn_windows(served, _number(request, "latent")))
+
+
 async def _search(served: Live, request: Request) -> Response:
     meaning = request.query_params.get("meaning") == "1"
     return JSONResponse(live.found_latents(served, _parameter(request, "text"), meaning))
@@ -189,6 +193,7 @@ ANSWERS: dict[str, tuple[str, Answer]] = {
     "place": ("GET", _place),
     "plotted": ("GET", _plotted),
     "latent": ("GET", _latent),
+    "windows": ("GET", _windows),
     "search": ("GET", _search),
     "fires": ("POST", _fires),
     "rated": ("GET", _rated),

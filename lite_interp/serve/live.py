@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from lite_interp import search
 from lite_interp.annotate import Sitting
+from lite_interp.db.cached import load_firings
 from lite_interp.db.caches import CacheInfo, densities, the_cache
 from lite_interp.db.told import tell_latents
 from lite_interp.db.trials import load_scores
 from lite_interp.embedder import Embedder
 from lite_interp.errors import UsageError
 from lite_interp.reopening import Places, Reopened, reopen
-from lite_interp.report.latent import latent_record
+from lite_interp.report.latent import latent_record, window_record
 from lite_interp.report.making import about_record
 from lite_interp.report.rows import latent_rows
 from lite_interp.report.study import Row, Study, open_study
@@ -26,10 +27,13 @@ from lite_interp.serve.table import Table
 from lite_interp.terminal import Terminal
 
 if TYPE_CHECKING:
+    from lite_interp.samplers import Source
     from lite_interp.text_firings import TextFirings
 
 N_HITS = 50
 """Latents that a search finds, at most."""
+N_DRAWN = 20
+"""Windows of a latent that nobody explained."""
 N_STRONGEST = 5
 """Latents of a token of a text."""
 
@@ -48,6 +52,8 @@ class Models:
     """The embedder."""
     searched: search.Searched | None = None
     """The file with directions by the embedder."""
+    source: Source | None = None
+    """The corpus and the tokenizer that cut it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +136,26 @@ def served_latent(live: Live, latent: int) -> Row:
         if type(other) is int and 0 <= other < live.cache.n_latents
     ]
     return {**record, "told": told_lines(live, dict.fromkeys(near))}
+
+
+def drawn_windows(live: Live, latent: int) -> list[Row]:
+    """Windows of a latent that nobody explained, evenly over all strengths.
+
+    Raises:
+        UsageError: there is no such latent.
+        ResultsError: firings or corpus were left out of the file.
+        SubjectError: the tokenizer is not there, or another one.
+    """
+    from lite_interp import unexplained
+
+    _refuse_latent(live, latent)
+    firings = load_firings(live.study.db, live.cache, latent)
+    models = live.models
+    if models.source is None:
+        moved = models.places.subject
+        models.source = unexplained.open_windows(live.study.db, live.cache, moved)
+    found = unexplained.spread_windows(models.source, latent, firings, N_DRAWN)
+    return [window_record(window) for window in found]
 
 
 def _refuse_latent(live: Live, latent: int) -> None:

@@ -64,6 +64,7 @@ const live = {
     has: () => true,
     told: (latent) => live.told.get(latent),
   }),
+  windows: (latent) => ask("windows", { latent }),
   latent: async (latent) => {
     const record = await ask("latent", { latent });
     for (const [other, text] of Object.entries(record.told)) live.told.set(Number(other), text);

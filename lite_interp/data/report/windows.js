@@ -149,6 +149,26 @@ function grouped(record, items, withVerdict) {
   );
 }
 
+// A latent that nobody explained has no stored windows; a source that has the firings draws some.
+async function undrawn(record, box) {
+  const none = "No windows are stored: this latent was not explained.";
+  if (!data.source.windows) return box.replaceChildren(el("p", { class: "dim" }, none));
+  box.replaceChildren(
+    el("p", { role: "status" }, "Windows are drawn from the firings; the first time the tokenizer is loaded, too."),
+  );
+  try {
+    const found = await data.source.windows(record.latent);
+    const line = (window) => itemLine({ ...record, windows: [window] }, { window: 0, more: {} }, false);
+    box.replaceChildren(
+      el("p", { class: "small dim" }, "Drawn from the firings evenly over all strengths, strongest first; not stored."),
+      el("div", null, found.map(line)),
+    );
+  } catch (error) {
+    box.replaceChildren(el("p", { class: "dim" }, none), failed(error));
+  }
+  return reachable(box);
+}
+
 function windowsPart(record) {
   const told = record.explanations,
     box = el("div"),
@@ -160,7 +180,7 @@ function windowsPart(record) {
       all = judges(explanation);
     const judged = all.find((each) => each.name === chosen.judge) || all[0];
     const set = record.sets[explanation ? explanation.set : 0];
-    if (!set) return box.replaceChildren(el("p", { class: "dim" }, "No windows are stored: this latent was not explained."));
+    if (!set) return undrawn(record, box);
     const items = itemsOf(set, judged),
       plain = (some) => some.map(([window, stratum]) => ({ window, stratum, more: {} }));
     const mistakes = judged && chosen.order === "mistakes";
