@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from lite_interp.cli import completing
 from lite_interp.cli.options import AsJson, CacheId, ExplainerName, Results, parse_indices
+from lite_interp.cli.records import print_records
 from lite_interp.errors import UsageError
 
 LONGEST_LINE = 1000
@@ -61,16 +61,15 @@ def annotate(
 
 def _sit(results: Path, rater: str, request, cache: str, again: str) -> None:
     """Ask, and say at the end, however it comes, how much was answered and how to go on."""
-    from rich.console import Console
     from rich.text import Text
 
     from lite_interp.annotate import Turn, open_sitting, open_to_answer, open_to_ask
     from lite_interp.annotate.asking import ask
     from lite_interp.db.caches import the_cache
     from lite_interp.render import terminal_safe
-    from lite_interp.terminal import Terminal
+    from lite_interp.terminal import Screen, Terminal
 
-    console = Console(highlight=False, markup=False)
+    console = Screen()
     with open_to_answer(results):
         pass  # an older file is brought up to date; one that cannot be written to is refused
     with open_to_ask(results) as db:
@@ -100,18 +99,17 @@ def _line() -> str:
 
 
 def _print_status(results: Path, cache: str, as_json: bool) -> None:
-    from rich.console import Console
-
     from lite_interp.annotate import open_to_ask
     from lite_interp.annotate.terminal_page import status_table
     from lite_interp.db.caches import the_cache
     from lite_interp.db.ratings import count_ratings
+    from lite_interp.terminal import Screen
 
     with open_to_ask(results) as db:
         counts = count_ratings(db, the_cache(db, cache).id)
     if as_json:
-        for each in counts:
-            row = {"rater": each.rater, "task": each.task, "answers": each.n}
-            typer.echo(json.dumps(row, ensure_ascii=False))
+        print_records(
+            {"rater": each.rater, "task": each.task, "answers": each.n} for each in counts
+        )
     else:
-        Console(highlight=False, markup=False).print(status_table(counts))
+        Screen().print(status_table(counts))
