@@ -188,7 +188,7 @@ def test_an_old_file_is_read_only_after_it_was_brought_up_to_date(tmp_path):
         read_results(path),
     ):
         pass
-    assert "any command that writes" in (caught.value.hint or "")
+    assert "brings it up to date" in (caught.value.hint or "")
     assert path.read_bytes() == before
     with open_results(path):
         pass
