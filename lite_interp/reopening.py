@@ -49,8 +49,12 @@ def reopen(db: Database, cache: CacheInfo, places: Places, tell: Reporter) -> Re
         CoderError: no coder there, or another one.
     """
     coder_path, hookpoint, recipe = caches.coder_place(db, cache.coder_id)
+    if not (places.subject or cache.subject_path):
+        raise SubjectError("the file does not say where the subject is", "name it: --subject")
     path = model_path(places.subject or cache.subject_path, "subject")
     named = places.coder or coder_path
+    if not named:
+        raise CoderError("the file does not say where the coder is", "name it: --coder")
     coder = coder_from_files(named)
     tell.say(f"loading the subject {path.name}")
     subject = load_subject(path, dtype=caches.subject_dtype(db, cache.id))

@@ -464,3 +464,11 @@ def test_the_command_writes_the_page(path, tmp_path):
 def test_the_tokenizer_of_the_tests_is_what_the_file_was_cut_with(made, parts):
     with read_results(made / "plain.db") as db:
         assert the_cache(db).corpus.tokenizer_hash == load_tokenizer(parts.subject).hash
+
+
+@pytest.mark.parametrize(("table", "what"), [("subjects", "subject"), ("coders", "coder")])
+def test_a_file_that_does_not_say_where_a_model_is_asks_for_it(path, table, what):
+    with open_results(path) as db:
+        db.execute(f"update {table} set provenance = json_remove(provenance, '$.path')")
+    _, err = call("fires", path, "a", code=1)
+    assert f"the file does not say where the {what} is" in err and f"--{what}" in err

@@ -181,11 +181,14 @@ def first_context(db: Database, corpus_id: str, shard: int) -> int:
 
 
 def coder_place(db: Database, coder_id: str) -> tuple[str, str, dict[str, Any]]:
-    """Where a coder was, the hookpoint that it reads, and its recipe if it is a random one."""
+    """Where a coder was, the hookpoint that it reads, and its recipe if it is a random one.
+
+    The place is empty where the file does not say it.
+    """
     row = db.execute("select provenance, hookpoint from coders where id = ?", [coder_id])
     provenance, hookpoint = row.fetchone()
     known = json.loads(provenance)
-    return str(known["path"]), hookpoint, known.get("random", {})
+    return str(known.get("path") or ""), hookpoint, known.get("random", {})
 
 
 def subject_dtype(db: Database, cache_id: str) -> str:
