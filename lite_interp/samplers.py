@@ -136,7 +136,7 @@ def draw_example_set(
         tried = _draw_look_alikes(source, cut, silent, settings.n_held_out, texts, draw)
 
     def window(number: int) -> Window:
-        return _window(source, latent, number, firings)
+        return numbered_window(source, latent, number, firings)
 
     def placed(chosen: NDArray[np.int64]) -> list[Placed]:
         weights = _weights(deciles, ranks, chosen, kept.n_windows)
@@ -322,7 +322,8 @@ def _cuts(
     return cuts
 
 
-def _window(source: Source, latent: int, number: int, firings: Firings):
+def numbered_window(source: Source, latent: int, number: int, firings: Firings) -> Window:
+    """A window of a latent by its number in the grid."""
     place = source.grid.place(number)
     texts = source.texts(source.tokens(number))
     return make_window(source.cache_id, latent, place, texts, window_values(place, firings))

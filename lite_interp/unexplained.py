@@ -9,9 +9,9 @@ from lite_interp.db import cached
 from lite_interp.db.caches import CacheInfo
 from lite_interp.loading import cache_tokenizer
 from lite_interp.records import Firings, Window
-from lite_interp.samplers import Source
+from lite_interp.samplers import Source, numbered_window
 from lite_interp.stages import open_source
-from lite_interp.windows import active_windows, make_window, window_values
+from lite_interp.windows import active_windows
 
 WIDTH = 32
 """Tokens of a window, as those that explainers are shown unless something else was asked for."""
@@ -62,10 +62,4 @@ def spread_windows(source: Source, latent: int, firings: Firings, n: int) -> lis
                 seen.add(tokens)
                 found.append(ranked[place])
                 break
-    return [_window(source, latent, number, firings) for number in found]
-
-
-def _window(source: Source, latent: int, number: int, firings: Firings) -> Window:
-    place = source.grid.place(number)
-    texts = source.texts(source.tokens(number))
-    return make_window(source.cache_id, latent, place, texts, window_values(place, firings))
+    return [numbered_window(source, latent, number, firings) for number in found]

@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 from sqlite_utils import Database
 
-from lite_interp.db.file import open_results, read_results
+from lite_interp.db.file import open_results, read_results, show_broken_text
 from lite_interp.db.ratings import store_rating
 from lite_interp.errors import ResultsError
 from lite_interp.records import Rating
@@ -28,7 +28,7 @@ PAUSE_S = 0.1
 def open_to_ask(path: Path) -> Iterator[Database]:
     """A results file to read questions from; what is no UTF-8 in it is shown broken."""
     with read_results(path) as db:
-        db.conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        show_broken_text(db)
         yield db
 
 

@@ -92,6 +92,11 @@ def read_results(path: Path) -> Iterator[Database]:
             db.close()
 
 
+def show_broken_text(db: Database) -> None:
+    """Read a text that is no UTF-8, as another's file may hold, with marks of what is broken."""
+    db.conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
+
+
 def _refuse_impossible(path: Path, create: bool) -> None:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise ResultsError(

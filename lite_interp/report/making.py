@@ -10,7 +10,7 @@ from sqlite_utils import Database
 
 from lite_interp import __version__
 from lite_interp.db.caches import CacheInfo, the_cache
-from lite_interp.db.file import read_results
+from lite_interp.db.file import read_results, show_broken_text
 from lite_interp.db.trials import load_scores
 from lite_interp.errors import UsageError
 from lite_interp.report.latent import latent_record
@@ -92,8 +92,7 @@ def make_report(
     """
     with read_results(results) as db:
         refuse_output(out, results, force)
-        # A text that is no UTF-8, in another's file, is shown with marks of what is broken.
-        db.conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        show_broken_text(db)
         found = the_cache(db, cache)
         _refuse_latents(db, found, latents)
         study = open_study(db, found)

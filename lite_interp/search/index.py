@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlite_utils import Database
 
 from lite_interp.db import search_index
-from lite_interp.db.file import open_results, read_results
+from lite_interp.db.file import open_results, read_results, show_broken_text
 from lite_interp.db.search_index import EXPLANATIONS, WINDOWS
 from lite_interp.embedder import Embedder
 from lite_interp.errors import ResultsError
@@ -80,7 +80,7 @@ def open_to_search(path: Path, sources: Sequence[str], tell: Reporter) -> Iterat
         ResultsError: the file cannot be read.
     """
     with read_results(path) as db:
-        db.conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        show_broken_text(db)
         index = db
         if not _is_fresh(db, db, sources, None):
             index = search_index.memory_index()
