@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_serve_browser import serving
 from tiny_serve import served
-from tiny_windows import worlds
+from tiny_windows import make_world, worlds
 from typer.testing import CliRunner
 
 from lite_interp.cli import app
@@ -41,6 +41,15 @@ def test_windows_are_true_distinct_and_spread_over_the_strengths(data):
         np.testing.assert_array_equal(
             window.values, world.dense[window.context, window.start : end]
         )
+
+
+def test_all_strengths_are_seen_from_the_strongest_to_the_weakest():
+    world = make_world()
+    every = world.distinct_peaks()
+    found = spread_windows(world.source, 3, world.firings, 5)
+    wanted = [every[round(share * (len(every) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
+    assert len(every) > 20
+    np.testing.assert_allclose([window.peak for window in found], wanted, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
